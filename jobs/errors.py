@@ -1,0 +1,85 @@
+"""The errors of the planner. They know nothing of HTTP: each API maps `code` to a status and a shape."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class PlannerError(Exception):
+    """Something the caller asked for cannot be done; the message is fit for the caller's eyes."""
+
+    code = "planner_error"
+
+
+class InvalidRequest(PlannerError):
+    """The request is wrong in one named field; nothing was stored."""
+
+    code = "invalid_request"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class NotFound(PlannerError):
+    """There is no such thing, or the caller may not know of it."""
+
+    code = "not_found"
+
+
+class Forbidden(PlannerError):
+    """The caller may see it but not do this to it."""
+
+    code = "forbidden"
+
+
+class Conflict(PlannerError):
+    """It is not in a state in which this can be done."""
+
+    code = "conflict"
+
+
+class QueueFull(PlannerError):
+    """The queue's capacity is reached; nothing was stored."""
+
+    code = "queue_full"
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unavailable(PlannerError):
+    """An upstream this request needs at once does not answer; nothing was stored."""
+
+    code = "unavailable"
+
+
+class UpstreamKind(StrEnum):
+    """What the caller of an adapter may do next: the retry decision, made where the failure is known."""
+
+    PERMANENT = "permanent"  # the request itself is wrong; repeating it changes nothing
+    TRANSIENT = "transient"  # certainly not applied; repeat later
+    CAPACITY = "capacity"  # no room there now; try another pool, or later
+    RATE_LIMITED = "rate_limited"  # certainly not applied; wait as told
+    AMBIGUOUS = "ambiguous"  # may have been applied; look it up by our own name before any retry
+    NOT_FOUND = "not_found"  # the named thing does not exist there
+    CONFLICT = "conflict"  # refused because of the state the thing is in
+    INVALID_CREDENTIAL = "invalid_credential"  # nothing will work there until an operator acts
+
+
+class UpstreamError(Exception):
+    """The one error adapters raise: a kind, a short stable code, and a message for the operator."""
+
+    def __init__(
+        self,
+        kind: UpstreamKind,
+        message: str,
+        *,
+        code: str = "",
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.code = code or kind.value
+        self.retry_after_seconds = retry_after_seconds

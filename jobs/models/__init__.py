@@ -1,0 +1,23 @@
+"""The rows. Only `lifecycle` writes a status; nothing here calls anything outside."""
+
+from __future__ import annotations
+
+from jobs.models.access import ApiToken, InputFile
+from jobs.models.catalogue import DeploymentTemplate, ServedModel
+from jobs.models.engine import BatchScan, QueueMessage, Worker
+from jobs.models.job import Job, JobEvent
+from jobs.models.provision import Pool, Provision
+
+__all__ = [
+    "ApiToken",
+    "BatchScan",
+    "DeploymentTemplate",
+    "InputFile",
+    "Job",
+    "JobEvent",
+    "Pool",
+    "Provision",
+    "QueueMessage",
+    "ServedModel",
+    "Worker",
+]

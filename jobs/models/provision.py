@@ -1,0 +1,152 @@
+"""Pools to provision from, and the reservations made there."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Coalesce, Now
+
+from jobs.statuses import PROVISION_ENDED, PROVISION_LIVE, ProvisionStatus
+
+
+class Pool(models.Model):
+    """One place to provision from: a provider account, cluster or region, with its limits."""
+
+    name = models.CharField(max_length=64, unique=True)
+    provider = models.CharField(max_length=32, help_text="A key of the setting PLANNER_PROVIDERS.")
+    options = models.JSONField(
+        default=dict, blank=True, help_text="Provider options; credentials only as names of variables or files."
+    )
+    accelerator_types = models.JSONField(default=list, blank=True, help_text="Types offered; empty means any.")
+    max_live = models.PositiveIntegerField(default=10, help_text="Provisions not yet released.")
+    max_provisioning = models.PositiveIntegerField(default=10, help_text="Provisions not yet ready.")
+    ready_timeout_seconds = models.PositiveIntegerField(default=900)
+    absence_confirm_seconds = models.FloatField(
+        default=10, help_text="Two listings this far apart must miss a resource before it counts as gone."
+    )
+    observe_interval_seconds = models.FloatField(default=5)
+    priority = models.PositiveSmallIntegerField(default=0, help_text="Higher is tried first.")
+    price_per_hour = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
+    is_enabled = models.BooleanField(default=True, help_text="Off stops admissions here and nothing else.")
+    disabled_reason = models.TextField(blank=True)
+    capacity_retry_at = models.JSONField(
+        default=dict, blank=True, help_text="Per accelerator type: not offered before `at` (unix seconds)."
+    )
+
+    # Control of observation: one listing at a time.
+    observe_at = models.DateTimeField(null=True, blank=True, help_text="NULL while there is nothing to observe.")
+    observe_lease_expires_at = models.DateTimeField(null=True, blank=True)
+    observe_version = models.PositiveBigIntegerField(default=0)
+    observed_at = models.DateTimeField(null=True, blank=True, help_text="Start of the last listing that succeeded.")
+    observe_error = models.TextField(blank=True)
+    observe_failures = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering: ClassVar = ["-priority", "name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Provision(models.Model):
+    """One reservation of resources for one job. The row stands before anything is created (G3)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    job = models.ForeignKey("Job", on_delete=models.PROTECT, related_name="provisions")
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="provisions")
+    attempt = models.PositiveIntegerField(help_text="The job's attempt it was reserved for.")
+    name = models.CharField(max_length=63, unique=True, help_text="Its name at the provider; the intent to create.")
+    spec = models.JSONField(default=dict, help_text="What is asked of the provider, frozen at admission.")
+    status = models.CharField(
+        max_length=16, choices=ProvisionStatus.choices, default=ProvisionStatus.REQUESTED, editable=False
+    )
+
+    # Facts, as last observed.
+    observed_state = models.CharField(max_length=16, blank=True)
+    observed_at = models.DateTimeField(null=True, blank=True)
+    absent_since_at = models.DateTimeField(null=True, blank=True, help_text="First of the listings that missed it.")
+    absence_confirmed_at = models.DateTimeField(null=True, blank=True)
+    external_ids = models.JSONField(default=list, blank=True)
+    surplus_ids = models.JSONField(default=list, blank=True, help_text="Objects of this name beyond what was asked.")
+    region = models.CharField(max_length=128, blank=True)
+    detail = models.JSONField(default=dict, blank=True)
+
+    requested_at = models.DateTimeField(db_default=Now())
+    create_started_at = models.DateTimeField(
+        null=True, blank=True, help_text="Intent: something may exist from here on."
+    )
+    create_ended_at = models.DateTimeField(null=True, blank=True, help_text="When the create is known to have ended.")
+    ready_at = models.DateTimeField(null=True, blank=True)
+    failed_at = models.DateTimeField(null=True, blank=True)
+    lost_at = models.DateTimeField(null=True, blank=True)
+    release_requested_at = models.DateTimeField(null=True, blank=True)
+    release_requested_by = models.CharField(max_length=254, blank=True, help_text="An operator; empty: the planner.")
+    releasing_at = models.DateTimeField(null=True, blank=True)
+    released_at = models.DateTimeField(null=True, blank=True)
+    written_off_at = models.DateTimeField(null=True, blank=True)
+    deadline_at = models.DateTimeField(help_text="Not ready by then is a failure.")
+    expires_at = models.DateTimeField(help_text="What the provider is told: it may end the resource by itself then.")
+    last_error_code = models.CharField(max_length=64, blank=True)
+    last_error = models.TextField(blank=True)
+    last_error_at = models.DateTimeField(null=True, blank=True)
+
+    # Control: from `releasing` on, a unit of claim of its own.
+    version = models.PositiveBigIntegerField(default=0)
+    due_at = models.DateTimeField(null=True, blank=True)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    crashes = models.PositiveSmallIntegerField(default=0)
+    retry_count = models.PositiveIntegerField(default=0)
+    claimable_at = models.GeneratedField(
+        expression=Coalesce("lease_expires_at", "due_at"),
+        output_field=models.DateTimeField(null=True),
+        db_persist=True,
+    )
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(status__in=ProvisionStatus.values), name="provision_status_known"),
+            models.CheckConstraint(
+                condition=~Q(status=ProvisionStatus.RELEASED.value) | Q(released_at__isnull=False),
+                name="provision_released_has_time",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=ProvisionStatus.READY.value) | Q(ready_at__isnull=False),
+                name="provision_ready_has_time",
+            ),
+            models.UniqueConstraint(
+                fields=["job"],
+                condition=Q(status__in=sorted(PROVISION_LIVE)),
+                name="provision_one_live_per_job",
+            ),
+        ]
+        indexes: ClassVar = [
+            # limits and observation: what a pool still holds
+            models.Index(
+                fields=["pool", "status"],
+                name="provision_held",
+                condition=~Q(status__in=sorted(PROVISION_ENDED)),
+            ),
+            # claims of releases, and their timers
+            models.Index(
+                fields=["pool", "claimable_at"],
+                name="provision_claim",
+                condition=Q(status=ProvisionStatus.RELEASING.value, claimable_at__isnull=False),
+            ),
+            models.Index(
+                fields=["claimable_at"],
+                name="provision_timer",
+                condition=Q(status=ProvisionStatus.RELEASING.value, claimable_at__isnull=False),
+            ),
+            models.Index(fields=["-requested_at", "-id"], name="provision_list"),
+        ]
+        permissions: ClassVar = [
+            ("release_provision", "Can release provisions"),
+            ("write_off_provision", "Can write provisions off without proof of release"),
+        ]
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.name

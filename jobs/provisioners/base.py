@@ -1,0 +1,88 @@
+"""The interface of a provider: four operations, each safe to repeat, none of which sees the database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class ResourceState(StrEnum):
+    """What a provider says of the objects that bear one name."""
+
+    PENDING = "pending"
+    READY = "ready"  # everything that submission needs is there (R6)
+    FAILED = "failed"  # ended or broken; it must still be released
+
+
+@dataclass(frozen=True)
+class ResourceRequest:
+    """What is wanted, under a name that is ours alone.
+
+    `expires_at` is when the provider may end the resource by itself, where it can: a forgotten one then ends
+    even if we are dead.
+    """
+
+    name: str
+    installation: str
+    provision_id: str
+    job_id: str
+    accelerator_type: str
+    accelerator_count: int  # per replica
+    replicas: int
+    expires_at: datetime
+    template_spec: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # the job's own provider_config
+
+
+@dataclass(frozen=True)
+class Resource:
+    """The objects found under one name, as one thing. Absence is the lack of a `Resource`, never a state."""
+
+    name: str
+    state: ResourceState
+    external_ids: tuple[str, ...] = ()
+    surplus_ids: tuple[str, ...] = ()  # beyond what was asked: the provider keeps the oldest, all agree
+    region: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)  # JSON; connection data, provider status, prices
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """`aibrix.runtime` of the submission: where the MDS finds the engine. `None` for both means no runtime."""
+
+    target: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Provisioner(Protocol):
+    """One provider account, cluster or region. Instances are shared by threads.
+
+    Every method raises `errors.UpstreamError` and nothing else, and returns within the call timeout.
+    """
+
+    def ensure(self, request: ResourceRequest) -> Resource:
+        """Look the name up; create only what is missing. Repeating it creates nothing twice.
+
+        `AMBIGUOUS` is raised when something may have been created and cannot be told now.
+        """
+        ...
+
+    def observe(self, names: Collection[str]) -> dict[str, Resource]:
+        """One listing, whatever the number of names. A name that is missing from the answer was absent."""
+        ...
+
+    def release(self, name: str, keep: Iterable[str] = ()) -> None:
+        """Delete every object of that name but those in `keep`. None there is success; absence is not promised."""
+        ...
+
+    def discover(self) -> dict[str, Resource]:
+        """Everything there that bears our installation's mark, by name."""
+        ...
+
+    def runtime(self, request: ResourceRequest, resource: Resource) -> Runtime | None:
+        """How the MDS reaches the engine on a ready resource; None leaves it to the MDS. Makes no call."""
+        ...

@@ -1,0 +1,124 @@
+"""Django settings: everything an installation sets comes from the environment; the table is in README.md."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from planner_site.database import database_settings
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def _flag(name: str, default: str) -> bool:
+    return os.environ.get(name, default).strip().lower() in {"1", "true", "yes", "on"}
+
+
+DEBUG = _flag("DJANGO_DEBUG", "0")
+_DEVELOPMENT_KEY = "development-only-not-a-secret-" + "0" * 32
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or _DEVELOPMENT_KEY
+ALLOWED_HOSTS = [h for h in os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",") if h]
+
+INSTALLED_APPS = [
+    "jobs.apps.JobsConfig",  # before django_q: its qcluster command is ours
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_q",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "planner_site.urls"
+WSGI_APPLICATION = "planner_site.wsgi.application"
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {"default": database_settings()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+
+# The planner. Names and meanings: README.md.
+PLANNER_INSTALLATION = os.environ.get("PLANNER_INSTALLATION", "default")
+PLANNER_MDS_URL = os.environ.get("PLANNER_MDS_URL", "http://127.0.0.1:8090").rstrip("/")
+PLANNER_PROVIDER = os.environ.get("PLANNER_PROVIDER", "")
+PLANNER_PROVIDERS = {
+    "simulated": "jobs.provisioners.simulated.SimulatedProvisioner",
+    "passthrough": "jobs.provisioners.passthrough.PassthroughProvisioner",
+}
+PLANNER_QUEUE_POLICIES = {"fifo": "jobs.queueing.FifoQueue"}
+PLANNER_QUEUE_POLICY = os.environ.get("PLANNER_QUEUE_POLICY", "fifo")
+PLANNER_QUEUE_CAPACITY = int(os.environ.get("PLANNER_QUEUE_CAPACITY", "10000"))
+PLANNER_AUTH_MODE = os.environ.get("PLANNER_AUTH_MODE", "basic")
+PLANNER_STATUS_VOCABULARY = os.environ.get("PLANNER_STATUS_VOCABULARY", "planner")
+# Threads per pass (one pass per worker process): each share is bounded, so that a hung upstream holds up only itself.
+PLANNER_THREADS = {"pool": 8, "release": 4, "mds_submit": 8, "mds_follow": 4, "mds_cancel": 2}
+PLANNER_TIMES: dict[str, float] = {}
+PLANNER_WORKERS = max(1, int(os.environ.get("PLANNER_WORKERS", "4")))
+
+Q_CLUSTER = {
+    "name": "planner",
+    "broker_class": "jobs.broker.HintBroker",
+    "workers": PLANNER_WORKERS,
+    "queue_limit": PLANNER_WORKERS,
+    "bulk": 1,
+    "timeout": 120,
+    "retry": 600,
+    "max_attempts": 1,
+    "ack_failures": True,
+    "save_limit": -1,
+    "catch_up": False,
+    "recycle": 500,
+    "guard_cycle": 0.5,
+    "poll": 1,
+    "sync": False,
+    "log_level": "WARNING",
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {"django-q": {"level": "WARNING"}},
+}
