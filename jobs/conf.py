@@ -51,7 +51,7 @@ def times() -> Times:
     return configured if isinstance(configured, Times) else Times(**configured)
 
 
-MAX_LOST_BATCHES = 3  # a batch cancelled or vanished unasked is resubmitted this often
+MAX_LOST_ATTEMPTS = 3  # an attempt ended by somebody else, unasked, is repeated this often
 MAX_CRASHES = 5  # consecutive claims that died with a job before it fails
 LONE_CRASHES = 2  # from here on a job is claimed alone
 MAX_REPLICAS = 1024

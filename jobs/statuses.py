@@ -110,8 +110,11 @@ JOB_BULKHEAD = Case(
     When(status__in=[J.PENDING.value, *sorted(TERMINAL)], then=Value(NO_CALL)),
     When(status=J.PROVISIONING.value, cancel_requested_at__isnull=False, then=Value(NO_CALL)),
     When(status=J.PROVISIONING.value, then=F("pool_id")),
+    # an attempt that may have been sent waits for the scan; a cancel before it was sent needs nobody
+    When(batch_id="", submit_started_at__isnull=False, then=Value(NO_CALL)),
+    When(batch_id="", cancel_requested_at__isnull=False, then=Value(NO_CALL)),
+    When(batch_id="", then=Value(MDS_SUBMIT)),
     When(Q(status=J.CANCELLING.value) | Q(cancel_requested_at__isnull=False), then=Value(MDS_CANCEL)),
-    When(status=J.SUBMITTING.value, then=Value(MDS_SUBMIT)),
     default=Value(MDS_FOLLOW),
     output_field=models.BigIntegerField(),
 )

@@ -59,6 +59,7 @@ class BatchScan(models.Model):
     newest_at = models.DateTimeField(null=True, blank=True, help_text="The newest batch it has seen.")
     covered_to = models.DateTimeField(null=True, blank=True, help_text="The newest batch the last whole scan saw.")
     candidates = models.JSONField(default=dict, help_text="Batches of ambiguous jobs found so far, by our own id.")
+    unwanted = models.JSONField(default=list, help_text="Batches of ours nobody wants, still to be stopped.")
     ended_at = models.DateTimeField(null=True, blank=True)
     retry_count = models.PositiveIntegerField(default=0)
     last_error = models.TextField(blank=True)

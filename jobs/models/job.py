@@ -72,7 +72,7 @@ class Job(models.Model):
     batch_view = models.JSONField(null=True, blank=True)
     batch_seen_at = models.DateTimeField(null=True, blank=True)
     batch_missing_at = models.DateTimeField(null=True, blank=True)
-    lost_batches = models.PositiveSmallIntegerField(default=0)
+    lost_attempts = models.PositiveSmallIntegerField(default=0, help_text="Ended by somebody else, unasked.")
     request_total = models.PositiveIntegerField(null=True, blank=True)
     request_completed = models.PositiveIntegerField(default=0)
     request_failed = models.PositiveIntegerField(default=0)
@@ -151,6 +151,8 @@ class Job(models.Model):
                 fields=["bulkhead", "claimable_at"], name="job_claim", condition=Q(claimable_at__isnull=False)
             ),
             models.Index(fields=["claimable_at"], name="job_timer", condition=Q(claimable_at__isnull=False)),
+            # claims of jobs that may have killed their worker
+            models.Index(fields=["claimable_at"], name="job_suspect", condition=Q(crashes__gt=0)),
             # recovery and sweep
             models.Index(
                 fields=["submit_started_at"],

@@ -64,13 +64,16 @@ class Provision(models.Model):
         max_length=16, choices=ProvisionStatus.choices, default=ProvisionStatus.REQUESTED, editable=False
     )
 
+    holds_resources = models.BooleanField(
+        default=True, help_text="False for a provider that reserves nothing: there is nothing to observe or release."
+    )
+
     # Facts, as last observed.
     observed_state = models.CharField(max_length=16, blank=True)
     observed_at = models.DateTimeField(null=True, blank=True)
     absent_since_at = models.DateTimeField(null=True, blank=True, help_text="First of the listings that missed it.")
     absence_confirmed_at = models.DateTimeField(null=True, blank=True)
     external_ids = models.JSONField(default=list, blank=True)
-    surplus_ids = models.JSONField(default=list, blank=True, help_text="Objects of this name beyond what was asked.")
     region = models.CharField(max_length=128, blank=True)
     detail = models.JSONField(default=dict, blank=True)
 
@@ -85,6 +88,7 @@ class Provision(models.Model):
     release_requested_at = models.DateTimeField(null=True, blank=True)
     release_requested_by = models.CharField(max_length=254, blank=True, help_text="An operator; empty: the planner.")
     releasing_at = models.DateTimeField(null=True, blank=True)
+    release_sent_at = models.DateTimeField(null=True, blank=True, help_text="The last delete the provider took.")
     released_at = models.DateTimeField(null=True, blank=True)
     written_off_at = models.DateTimeField(null=True, blank=True)
     deadline_at = models.DateTimeField(help_text="Not ready by then is a failure.")
