@@ -1,18 +1,38 @@
 #!/usr/bin/env python
-"""Django's command line."""
+"""Django's command line; starts the embedded database when there is no other."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+_WITHOUT_DATABASE = {"help", "version", "check", "collectstatic", "findstatic", "diffsettings"}
+_ANSWERED_AT_ONCE = {"-h", "--help", "--version"}
+
+
+def _needs_database(arguments: list[str]) -> bool:
+    return bool(arguments) and arguments[0] not in _WITHOUT_DATABASE and not _ANSWERED_AT_ONCE & set(arguments)
+
 
 def main() -> None:
     """Run one management command."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "planner_site.settings")
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
+    from django.db import OperationalError
 
-    execute_from_command_line(sys.argv)
+    from planner_site.database import DatabaseUnavailable, ensure_database, explanation
+
+    try:
+        if _needs_database(sys.argv[1:]):
+            ensure_database()
+        execute_from_command_line(sys.argv)
+    except (DatabaseUnavailable, ImproperlyConfigured) as error:
+        sys.exit(str(error))
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", None):  # the server answered: it is reachable, this is a fault
+            raise
+        sys.exit(explanation(error))
 
 
 if __name__ == "__main__":

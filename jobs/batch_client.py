@@ -1,14 +1,25 @@
 """The MDS's batches, over `requests`: create, get, cancel, list. Sees no models.
 
-One session per thread, connect and read timeouts on every call, no transport retries: a repeated POST is a second
-batch, since the MDS has no idempotency.
+Every call is sent once and ends in time (`transport`): a repeated POST is a second batch, since the MDS has no
+idempotency.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from jobs.errors import UpstreamError, UpstreamKind
+from jobs.transport import Transport, header_time, retry_after_seconds
+
+_UPSTREAM = "The metadata service"
+_REFUSED = {400, 413, 422}  # the request itself is wrong; nothing was created
+_MAX_MESSAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -73,20 +84,179 @@ class BatchClient:
     """Calls to one MDS. Shared by threads; every method raises `errors.UpstreamError` and nothing else."""
 
     def __init__(self, base_url: str, *, connect_timeout: float, call_timeout: float, create_timeout: float) -> None:
-        raise NotImplementedError
+        self._transport = Transport(base_url, upstream=_UPSTREAM, connect_timeout=connect_timeout)
+        self._call_timeout = call_timeout
+        self._create_timeout = create_timeout
 
     def create(self, submission: Submission) -> Batch:
         """POST once. Permanent: refused. Transient: certainly not sent. Ambiguous: anything else."""
-        raise NotImplementedError
+        until = time.monotonic() + self._create_timeout
+        response = self._transport.call("POST", "/v1/batches", until=until, creates=True, body=payload(submission))
+        if response.status_code in _REFUSED:
+            raise UpstreamError(UpstreamKind.PERMANENT, _error_message(response), code="submit_refused")
+        return _batch(_body(response, other=UpstreamKind.AMBIGUOUS), broken=UpstreamKind.AMBIGUOUS)
 
     def get(self, batch_id: str) -> Batch:
         """The truth about one batch; `NOT_FOUND` when the MDS does not know it."""
-        raise NotImplementedError
+        return _batch(self._repeatable("GET", f"/v1/batches/{quote(batch_id, safe='')}"))
 
     def cancel(self, batch_id: str) -> Batch:
         """Ask for a cancel; `CONFLICT` when it is over already or finalizing, `NOT_FOUND` when unknown."""
-        raise NotImplementedError
+        return _batch(self._repeatable("POST", f"/v1/batches/{quote(batch_id, safe='')}/cancel"))
 
     def list_page(self, after: str = "", limit: int = 100) -> BatchPage:
-        """One page, newest first. For discovery only: a status in the list can be stale for ever."""
-        raise NotImplementedError
+        """One page, newest first. For discovery only: a status in the list can be stale for ever.
+
+        A page that cannot be read whole is an error, never a shorter page: a batch that is missing from a scan
+        counts as not created.
+        """
+        params: dict[str, str | int] = {"limit": limit, **({"after": after} if after else {})}
+        until = time.monotonic() + self._call_timeout
+        response = self._transport.call("GET", "/v1/batches", until=until, params=params)
+        body = _body(response)
+        data, has_more = body.get("data"), body.get("has_more")
+        if not isinstance(data, list) or not isinstance(has_more, bool):
+            raise _unreadable()
+        return BatchPage([_batch(item) for item in data], has_more, header_time(response, "Date"))
+
+    def _repeatable(self, method: str, path: str) -> dict[str, Any]:
+        response = self._transport.call(method, path, until=time.monotonic() + self._call_timeout)
+        # Only the MDS's own 404 speaks of a batch; a router's or an ingress's says nothing about it.
+        if response.status_code == 404 and _own_error(response):
+            raise UpstreamError(UpstreamKind.NOT_FOUND, _error_message(response))
+        if response.status_code == 409:
+            raise UpstreamError(UpstreamKind.CONFLICT, _error_message(response))
+        return _body(response)
+
+
+def payload(submission: Submission) -> dict[str, Any]:
+    """The request body. The MDS refuses unknown keys directly in `aibrix`, in its template and in `client`."""
+    decision = submission.decision
+    aibrix: dict[str, Any] = {
+        "job_id": decision.job_id,
+        "resource_allocation": {
+            "provision_id": decision.provision_id,
+            "provision_resource_deadline": decision.provision_resource_deadline,
+            "resource_details": [
+                {
+                    "endpoint_cluster": decision.endpoint_cluster,
+                    "gpu_type": decision.accelerator_type,
+                    "replica": decision.replicas,
+                }
+            ],
+        },
+    }
+    if decision.model:
+        aibrix["model"] = decision.model
+    if decision.template_name:
+        template = {
+            "name": decision.template_name,
+            "version": decision.template_version,
+            "spec": decision.template_spec,
+        }
+        aibrix["model_template"] = {key: value for key, value in template.items() if value}
+    if decision.runtime_target:
+        aibrix["runtime"] = {"target": decision.runtime_target, "options": decision.runtime_options}
+    if decision.client:
+        aibrix["client"] = decision.client
+    return {
+        "input_file_id": submission.input_file_id,
+        "endpoint": submission.endpoint,
+        "completion_window": submission.completion_window,
+        "metadata": submission.metadata,
+        "aibrix": aibrix,
+    }
+
+
+def _body(response: requests.Response, *, other: UpstreamKind = UpstreamKind.TRANSIENT) -> dict[str, Any]:
+    """The answer's object; `RATE_LIMITED` for a 429, else `other` for whatever is not a readable success."""
+    status = response.status_code
+    if status == 429:
+        wait = retry_after_seconds(response)
+        raise UpstreamError(UpstreamKind.RATE_LIMITED, _error_message(response), retry_after_seconds=wait)
+    if not 200 <= status < 300:
+        raise UpstreamError(other, _error_message(response), code=f"http_{status}")
+    body = _json(response)
+    if not isinstance(body, dict):
+        raise _unreadable(other)
+    return body
+
+
+def _batch(raw: Any, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -> Batch:
+    """Unknown statuses pass as they are; without an id and a status it is no batch at all."""
+    item = _object(raw)
+    batch_id, status = item.get("id"), item.get("status")
+    if not (isinstance(batch_id, str) and batch_id and isinstance(status, str) and status):
+        raise _unreadable(broken)
+    counts = _object(item.get("request_counts"))
+    errors = _object(item.get("errors")).get("data")
+    usage = item.get("usage")
+    return Batch(
+        id=batch_id,
+        status=status,
+        job_id=_text(_object(item.get("aibrix")).get("job_id")),
+        created_at=_utc(item.get("created_at")),
+        expires_at=_utc(item.get("expires_at")),
+        total=_count(counts.get("total")),
+        completed=_count(counts.get("completed")) or 0,
+        failed=_count(counts.get("failed")) or 0,
+        output_file_id=_text(item.get("output_file_id")),
+        error_file_id=_text(item.get("error_file_id")),
+        usage=usage if isinstance(usage, dict) else None,
+        errors=[error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else [],
+        raw=item,
+    )
+
+
+def _unreadable(kind: UpstreamKind = UpstreamKind.TRANSIENT) -> UpstreamError:
+    return UpstreamError(kind, f"{_UPSTREAM} gave an answer that cannot be read", code="unreadable_answer")
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return response.json()
+    except requests.JSONDecodeError:
+        return None
+
+
+def _own_error(response: requests.Response) -> dict[str, Any]:
+    """The MDS's own error object, empty when the answer holds none."""
+    return _object(_object(_json(response)).get("error"))
+
+
+def _error_message(response: requests.Response) -> str:
+    """What the MDS said, from either of its error shapes; the bare status when it said nothing readable."""
+    message = _own_error(response).get("message") or _object(_json(response)).get("detail")
+    if isinstance(message, list):
+        message = "; ".join(_complaint(_object(item)) for item in message)
+    if not message or not isinstance(message, str):
+        return f"{_UPSTREAM} answered {response.status_code}"
+    return f"{_UPSTREAM} answered {response.status_code}: {message[:_MAX_MESSAGE]}"
+
+
+def _complaint(item: dict[str, Any]) -> str:
+    """`field.path: what is wrong`; the value itself can be huge and is left out."""
+    where = item.get("loc")
+    path = ".".join(str(part) for part in where if part != "body") if isinstance(where, list) else ""
+    what = _text(item.get("msg")) or "refused"
+    return f"{path}: {what}" if path else what
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _utc(value: Any) -> datetime | None:
+    """Unix seconds as aware UTC; None for what is no time."""
+    try:
+        return datetime.fromtimestamp(value, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None

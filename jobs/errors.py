@@ -21,6 +21,12 @@ class InvalidRequest(PlannerError):
         self.field = field
 
 
+class FileTooLarge(InvalidRequest):
+    """An uploaded file is over the size limit; nothing was stored."""
+
+    code = "file_too_large"
+
+
 class NotFound(PlannerError):
     """There is no such thing, or the caller may not know of it."""
 

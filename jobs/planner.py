@@ -1,36 +1,56 @@
 """The only way to change intent: enqueue, cancel, release. Whoever asks, the same rules and the same event.
 
-Each call is one transaction and makes no outside call. Reads of what a user may see are here too, so that every
-front door hides the same things.
+Each call is one transaction and makes no outside call. Reads of what a user may see are offered here too, so that
+every front door hides the same things.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import QuerySet
+from django.db import IntegrityError, transaction
+from django.db.models import DateTimeField, ExpressionWrapper, F
+from django.db.models.functions import Now
 
-from jobs.models import Job, Provision
+from jobs import catalogue, queueing, wakeup
+from jobs.access_rules import (
+    RELEASE_PROVISION,
+    SUBMIT_JOB,
+    actor_name,
+    can_cancel,
+    get_job,
+    get_provision,
+    may_use_any_file,
+    visible_jobs,
+    visible_provisions,
+)
+from jobs.errors import Conflict, Forbidden, InvalidRequest, QueueFull
+from jobs.models import InputFile, Job, JobEvent, Provision
+from jobs.statuses import LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
+from jobs.validation import CheckedRequest, JobRequest, check, check_text
+from jobs.waiting import waiting_reason, waiting_reasons
 
+__all__ = [
+    "JobRequest",
+    "announce_pool_change",
+    "can_cancel",
+    "cancel",
+    "enqueue",
+    "get_job",
+    "get_provision",
+    "release",
+    "visible_jobs",
+    "visible_provisions",
+    "waiting_reason",
+    "waiting_reasons",
+]
 
-@dataclass(frozen=True)
-class JobRequest:
-    """What a caller asks for, parsed but not yet checked: `enqueue` does that."""
-
-    input_file_id: str
-    endpoint: str
-    completion_window: str = ""  # empty: 24h
-    name: str = ""
-    metadata: dict[str, Any] = field(default_factory=dict)
-    model_id: str = ""
-    template_name: str = ""
-    template_version: str = ""  # empty: the highest active one
-    replicas: int = 0  # 0: 1
-    provider_config: dict[str, Any] = field(default_factory=dict)
-    client: dict[str, Any] = field(default_factory=dict)
-    queue_timeout_seconds: int | None = None
+FULL_QUEUE_RETRY_SECONDS = 30
+MAX_REASON_LENGTH = 1000
 
 
 def enqueue(user: User, request: JobRequest, *, idempotency_key: str = "") -> Job:
@@ -39,47 +59,163 @@ def enqueue(user: User, request: JobRequest, *, idempotency_key: str = "") -> Jo
     The same key with the same content answers the same job. Raises `InvalidRequest`, `Forbidden` (no permission to
     submit), `Conflict` (key re-used with other content), `QueueFull`; each stores nothing.
     """
-    raise NotImplementedError
+    if not user.has_perm(SUBMIT_JOB):
+        raise Forbidden("you may not submit jobs")
+    key = check_text("idempotency_key", idempotency_key, 255) or None
+    checked = check(request)
+    digest = _digest(request)
+    with transaction.atomic():
+        # Before what depends on rows: a repeat is answered even if its template has been retired since.
+        if repeat := _repeated(user, key, digest):
+            return repeat
+        job = _frozen(user, checked)
+        job.idempotency_key, job.request_digest = key, digest
+        if queueing.queue_is_full():
+            # It may have waited for its turn, and the twin of this request may have come first.
+            if repeat := _repeated(user, key, digest):
+                return repeat
+            raise QueueFull("the queue is full", retry_after_seconds=FULL_QUEUE_RETRY_SECONDS)
+        try:
+            with transaction.atomic():
+                job.save(force_insert=True)
+        except IntegrityError:
+            repeat = _repeated(user, key, digest)
+            if repeat is None:
+                raise
+            return repeat
+        _record(job, 1, "accepted", user, to_status=JobStatus.PENDING)
+        wakeup.send_hint()
+        return visible_jobs(user).get(pk=job.pk)
 
 
 def cancel(user: User, job_id: str, *, reason: str = "") -> Job:
     """Record the wish to cancel; repeated calls change nothing. Raises `NotFound`, `Forbidden`, `Conflict` (over)."""
-    raise NotImplementedError
+    message = check_text("reason", reason, MAX_REASON_LENGTH)
+    with transaction.atomic():
+        job = get_job(user, job_id)
+        if not can_cancel(user, job):
+            raise Forbidden("only the job owner can cancel this job")
+        is_changed = Job.objects.filter(pk=job.pk, status__in=sorted(LIVE), cancel_requested_at__isnull=True).update(
+            cancel_requested_at=Now(),
+            cancel_requested_by=actor_name(user),
+            due_at=Now(),
+            event_count=F("event_count") + 1,
+        )
+        job = get_job(user, job_id)
+        if is_changed:
+            source = JobEvent.Source.PLANNER if job.owner_id == user.pk else JobEvent.Source.OPERATOR
+            _record(job, job.event_count, "cancel_requested", user, source=source, message=message)
+            wakeup.send_hint()
+        elif job.is_terminal:
+            raise Conflict(f"job is already {job.shown_status}")
+        return job
 
 
 def release(user: User, provision_id: str, *, reason: str = "") -> Provision:
     """Ask for a provision's release; a live job loses its resource and is provisioned again.
 
-    Repeated calls change nothing. Raises `NotFound`, `Forbidden`, `Conflict` (released or written off already).
+    A release that is backing off is tried again at once; otherwise repeated calls change nothing. Raises `NotFound`,
+    `Forbidden`, `Conflict` (released or written off already).
     """
-    raise NotImplementedError
+    message = check_text("reason", reason, MAX_REASON_LENGTH)
+    with transaction.atomic():
+        provision = get_provision(user, provision_id)
+        if not user.has_perm(RELEASE_PROVISION):
+            raise Forbidden("you may not release provisions")
+        # Job first, then provision: the engine's order. With both locked, what is read below stays true.
+        job = Job.objects.select_for_update(no_key=True).get(pk=provision.job_id)
+        provision = Provision.objects.select_for_update(no_key=True).get(pk=provision.pk)
+        if provision.status in PROVISION_ENDED:
+            raise Conflict(f"provision is already {ProvisionStatus(provision.status).label.lower()}")
+        row = Provision.objects.filter(pk=provision.pk)
+        if provision.status == ProvisionStatus.RELEASING:
+            is_changed = row.exclude(due_at__lte=Now()).update(due_at=Now()) > 0
+        else:
+            is_changed = provision.release_requested_at is None
+        if provision.release_requested_at is None:
+            row.update(release_requested_at=Now(), release_requested_by=actor_name(user))
+        if is_changed:
+            job_row = Job.objects.filter(pk=job.pk)
+            job_row.update(event_count=F("event_count") + 1)
+            if provision.status != ProvisionStatus.RELEASING:
+                job_row.filter(status__in=sorted(LIVE)).update(due_at=Now())
+            _record(
+                job,
+                job.event_count + 1,
+                "release_requested",
+                user,
+                source=JobEvent.Source.OPERATOR,
+                message=message,
+                data={"provision_id": str(provision.pk)},
+            )
+            wakeup.send_hint()
+        return get_provision(user, provision_id)
 
 
-def visible_jobs(user: User) -> QuerySet[Job]:
-    """The jobs this user may see: submitters their own, viewers and operators all."""
-    raise NotImplementedError
+def _frozen(user: User, request: CheckedRequest) -> Job:
+    """The job to store, with everything it refers to copied into it (G9)."""
+    input_file = InputFile.objects.filter(pk=request.input_file_id).first()
+    if input_file is None or not (input_file.owner_id == user.pk or may_use_any_file(user)):
+        raise InvalidRequest("input_dataset", f'unknown file "{request.input_file_id}"')
+    deployment = catalogue.resolve(request.model_id, request.template_name, request.template_version)
+    supported = deployment.spec.get("supportedEndpoints")
+    if isinstance(supported, list) and supported and request.endpoint not in supported:
+        raise InvalidRequest(
+            "endpoint", f'template "{deployment.template_name}" supports only {", ".join(map(str, supported))}'
+        )
+    timeout = request.queue_timeout_seconds
+    return Job(
+        owner=user,
+        created_by=actor_name(user),
+        name=request.name,
+        endpoint=request.endpoint,
+        input_file_id=request.input_file_id,
+        completion_window=request.completion_window,
+        completion_window_seconds=request.completion_window_seconds,
+        metadata=request.metadata,
+        model_id=deployment.model_id,
+        model=deployment.serving_name,
+        template_name=deployment.template_name,
+        template_version=deployment.template_version,
+        template_spec=deployment.spec,
+        client=request.client,
+        replicas=request.replicas,
+        accelerator_type=deployment.accelerator_type,
+        accelerator_count=deployment.accelerator_count,
+        provider_config=request.provider_config,
+        request_total=input_file.request_count,
+        queue_timeout_seconds=timeout,
+        queue_class=queueing.queue_class(deployment.accelerator_type),
+        due_at=None
+        if timeout is None
+        else ExpressionWrapper(Now() + timedelta(seconds=timeout), output_field=DateTimeField()),
+        event_count=1,
+    )
 
 
-def get_job(user: User, job_id: str) -> Job:
-    """One job this user may see; `NotFound` otherwise."""
-    raise NotImplementedError
+def _digest(request: JobRequest) -> str:
+    """What tells a repeat from a re-used key: the whole request as the caller gave it.
+
+    Fields left at "not given" are left out, so that a later version with more of them knows old requests again.
+    """
+    given = {name: value for name, value in vars(request).items() if value}
+    canonical = json.dumps(given, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def can_cancel(user: User, job: Job) -> bool:
-    """Whether this user may cancel this job (its state aside)."""
-    raise NotImplementedError
+def _repeated(user: User, key: str | None, digest: str) -> Job | None:
+    """The job this owner made with the key; `Conflict` if it was for something else, None without key or job."""
+    job = visible_jobs(user).filter(owner=user, idempotency_key=key).first() if key else None
+    if job is not None and job.request_digest != digest:
+        raise Conflict("this idempotency key was used for another request")
+    return job
 
 
-def visible_provisions(user: User) -> QuerySet[Provision]:
-    """The provisions of the jobs this user may see."""
-    raise NotImplementedError
+def _record(job: Job, sequence: int, reason: str, user: User, **fields: Any) -> None:
+    """Write the event of a change of intent, with who asked for it."""
+    JobEvent.objects.create(job=job, sequence=sequence, reason=reason, actor=actor_name(user), **fields)
 
 
-def get_provision(user: User, provision_id: str) -> Provision:
-    """One provision of a job this user may see; `NotFound` otherwise."""
-    raise NotImplementedError
-
-
-def waiting_reason(job: Job) -> str:
-    """Why the job is where it is and what it waits for, in a sentence; computed on read, "" when terminal."""
-    raise NotImplementedError
+def announce_pool_change() -> None:
+    """Make the workers look again, in the caller's transaction: jobs may wait for what has just been changed."""
+    wakeup.send_hint()

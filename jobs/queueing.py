@@ -15,7 +15,7 @@ from django.db import connection
 from django.db.models import Count, Q, QuerySet
 from django.utils.module_loading import import_string
 
-from jobs.models import Job, Pool
+from jobs.models import Job, Pool, Provision
 from jobs.statuses import PROVISION_ENDED, JobStatus, ProvisionStatus
 
 # Keys of PostgreSQL's advisory locks; any two numbers nobody else uses in this database.
@@ -109,14 +109,16 @@ class Room:
 
 def room() -> list[Room]:
     """The enabled pools with their free places, best first: counted from what they hold now."""
-    held = Q(provisions__isnull=False) & ~Q(provisions__status__in=sorted(PROVISION_ENDED))
-    starting = Q(provisions__status__in=[ProvisionStatus.REQUESTED, ProvisionStatus.PROVISIONING])
-    pools = Pool.objects.filter(is_enabled=True).annotate(
-        held=Count("provisions", filter=held), starting=Count("provisions", filter=starting)
-    )
+    held: dict[int, int] = {}
+    starting: dict[int, int] = {}
+    counts = Provision.objects.filter(~Q(status__in=sorted(PROVISION_ENDED))).values_list("pool", "status")
+    for pool_id, status, count in counts.annotate(count=Count("id")).order_by():
+        held[pool_id] = held.get(pool_id, 0) + count
+        if status in {ProvisionStatus.REQUESTED, ProvisionStatus.PROVISIONING}:
+            starting[pool_id] = starting.get(pool_id, 0) + count
     return [
-        Room(pool, min(pool.max_live - pool.held, pool.max_provisioning - pool.starting))
-        for pool in pools.order_by("-priority", "name")
+        Room(pool, min(pool.max_live - held.get(pool.id, 0), pool.max_provisioning - starting.get(pool.id, 0)))
+        for pool in Pool.objects.filter(is_enabled=True).order_by("-priority", "name")
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
+from django.db.models.lookups import Exact
 
 
 class JobStatus(models.TextChoices):
@@ -96,6 +97,12 @@ SHOWN_STATUS = Case(
 def shown_status(status: str, *, cancel_requested: bool) -> str:
     """The same answer as `SHOWN_STATUS`, for a row already in memory."""
     return J.CANCELLING.value if cancel_requested and status in LIVE else status
+
+
+def shown_as(status: str) -> Q:
+    """The jobs shown with this status; the first half lets the indexes on `status` serve it."""
+    candidates = LIVE if status == J.CANCELLING else {status}
+    return Q(status__in=sorted(candidates)) & Q(Exact(SHOWN_STATUS, Value(status)))
 
 
 # Bulkheads: which share of the outside calls a claimable row needs next. Pools use their own id (> 0).

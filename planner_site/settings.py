@@ -15,11 +15,23 @@ def _flag(name: str, default: str) -> bool:
 
 
 DEBUG = _flag("DJANGO_DEBUG", "0")
+# Off for plain http, as in the demo on loopback; a browser then may send cookies unencrypted.
+HTTPS = _flag("DJANGO_HTTPS", "0" if DEBUG else "1")
 _DEVELOPMENT_KEY = "development-only-not-a-secret-" + "0" * 32
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or _DEVELOPMENT_KEY
+IS_DEVELOPMENT_KEY = SECRET_KEY == _DEVELOPMENT_KEY
 ALLOWED_HOSTS = [h for h in os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",") if h]
 
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_HSTS_SECONDS = 30 * 86_400 if HTTPS else 0
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # probes come over plain http
+# Subdomains and preload lists are the whole domain's affair, not this application's.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+SESSION_COOKIE_AGE = 86_400
+LOGIN_URL = "/api/v1/auth/login"
+
 INSTALLED_APPS = [
+    "planner_site.apps.SiteConfig",
     "jobs.apps.JobsConfig",  # before django_q: its qcluster command is ours
     "django.contrib.admin",
     "django.contrib.auth",
@@ -38,6 +50,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "jobs.api.authentication.DevUserMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -69,6 +82,19 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
 
+# Uploads go to disk as they arrive; only the fields beside them, and JSON bodies, are held in memory.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["jobs.api.authentication.PlannerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["jobs.api.bodies.JsonBody"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "jobs.api.bodies.JsonOnly",
+    "EXCEPTION_HANDLER": "jobs.api.errors.exception_handler",
+}
+
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -91,7 +117,16 @@ PLANNER_QUEUE_CAPACITY = int(os.environ.get("PLANNER_QUEUE_CAPACITY", "10000"))
 PLANNER_AUTH_MODE = os.environ.get("PLANNER_AUTH_MODE", "basic")
 PLANNER_STATUS_VOCABULARY = os.environ.get("PLANNER_STATUS_VOCABULARY", "planner")
 # Threads per pass (one pass per worker process): each share is bounded, so that a hung upstream holds up only itself.
-PLANNER_THREADS = {"pool": 8, "release": 4, "mds_submit": 8, "mds_follow": 4, "mds_cancel": 2}
+PLANNER_THREADS = {
+    "pool": 8,
+    "release": 4,
+    "observe": 1,
+    "mds_submit": 8,
+    "mds_follow": 4,
+    "mds_cancel": 2,
+    "scan": 1,
+    "undo": 2,
+}
 PLANNER_TIMES: dict[str, float] = {}
 PLANNER_WORKERS = max(1, int(os.environ.get("PLANNER_WORKERS", "4")))
 

@@ -10,3 +10,5 @@ from planner_site.settings import *  # noqa: F403 - a settings module extends an
 PLANNER_TIMES = dataclasses.asdict(Times().scaled(1 / 30))
 PLANNER_AUTH_MODE = "basic"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# the tests speak plain http
+HTTPS = SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = False

@@ -61,13 +61,21 @@ class Runtime:
 class Provisioner(Protocol):
     """One provider account, cluster or region. Instances are shared by threads.
 
-    Every method raises `errors.UpstreamError` and nothing else, and returns within the call timeout.
+    Every method raises `errors.UpstreamError` and nothing else, and returns within the call timeout. Made by
+    `get_provisioner` as `Class(options, connect_timeout=…, call_timeout=…, installation=…)`, which makes no call.
+
+    `holds_resources`: False means that nothing is ever held there, so nothing can be observed, lost or released:
+    a provision is ready when `ensure` says so and released as soon as that is asked for; `observe` and `discover`
+    always answer "nothing", which then proves neither a loss nor a release.
     """
+
+    holds_resources: bool
 
     def ensure(self, request: ResourceRequest) -> Resource:
         """Look the name up; create only what is missing. Repeating it creates nothing twice.
 
-        `AMBIGUOUS` is raised when something may have been created and cannot be told now.
+        `AMBIGUOUS` is raised when something may have been created and cannot be told now. Any other kind speaks of
+        the last thing tried: with several objects to create, earlier ones may be there under the name.
         """
         ...
 

@@ -1,0 +1,63 @@
+# Everything starts here: `make help` lists what there is. Needs make and Python 3.11 or newer, nothing else.
+
+PYTHON ?= python3
+UV ?= uv
+RUN := .venv/bin/python
+COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header
+INSTALL := -m pip --disable-pip-version-check --no-input install -qq --require-hashes
+SAY := >&2 echo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lock stop
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/complete .venv-mds/complete ## install everything into .venv and .venv-mds; once, about a minute
+	@:
+
+demo: setup ## the whole planner on this machine, with sample data; ONCE=1 runs one sample job and ends
+	@$(RUN) -m planner_site.demo $(if $(ONCE),--once)
+
+test: setup ## the tests, on a PostgreSQL and a metadata service of their own
+	@$(RUN) -m pytest
+
+check: setup ## everything that must hold before a change is handed in: format, lint, types, borders, tests
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	.venv/bin/lint-imports
+	$(RUN) manage.py makemigrations --check --dry-run
+	DJANGO_DEBUG=0 DJANGO_HTTPS=1 DJANGO_SECRET_KEY=$$($(RUN) -c 'import secrets; print(secrets.token_urlsafe(64))') \
+		$(RUN) manage.py check --deploy --fail-level WARNING
+	$(RUN) -m pytest
+
+stop: ## end a running demo and every embedded PostgreSQL of this checkout
+	@test ! -e .venv/complete || $(RUN) -m planner_site.demo --stop
+	@test ! -e .venv/complete || $(RUN) -m planner_site.postgres stop
+
+lock: ## resolve requirements/*.lock anew from pyproject.toml and requirements/mds.in; needs uv
+	$(COMPILE) --python-version 3.11 --group dev pyproject.toml -o requirements/dev.lock
+	$(COMPILE) --python-version 3.11 --constraint requirements/dev.lock pyproject.toml -o requirements/planner.lock
+	$(COMPILE) --python-version 3.10 requirements/mds.in -o requirements/mds.lock
+
+# An environment without the file `complete` was interrupted, one older than its lock is out of date: both start over.
+
+.venv/complete: requirements/dev.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
+	@$(SAY) "Installing the planner into .venv (about 30 s) ..."
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(RUN) $(INSTALL) -r requirements/dev.lock
+	@touch $@
+
+# The metadata service's package needs Python 3.10 to 3.12.
+.venv-mds/complete: requirements/mds.lock
+	@for python in $(PYTHON) python3.12 python3.11 python3.10; do \
+		if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then $(SAY) "The metadata service needs Python 3.10, 3.11 or 3.12 beside $(PYTHON): install one."; exit 1; fi; \
+	$(SAY) "Installing the metadata service into .venv-mds (about 30 s) ..."; \
+	rm -rf .venv-mds && $$found -m venv .venv-mds
+	@.venv-mds/bin/python $(INSTALL) -r requirements/mds.lock
+	@touch $@

@@ -1,0 +1,175 @@
+"""Pools: their limits and timeouts may be edited; what the engine keeps in the same row may not."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+
+from jobs import planner
+from jobs.admin.rows import NONE, moment
+from jobs.models import Pool, Provision
+from jobs.statuses import PROVISION_ENDED
+from jobs.statuses import ProvisionStatus as P
+
+CONTROL = (
+    "capacity_retry_at",
+    "observe_at",
+    "observe_lease_expires_at",
+    "observe_version",
+    "observed_at",
+    "observe_error",
+    "observe_failures",
+)
+EDITABLE = (
+    "name",
+    "provider",
+    "is_enabled",
+    "disabled_reason",
+    "priority",
+    "price_per_hour",
+    "accelerator_types",
+    "options",
+    "max_live",
+    "max_provisioning",
+    "ready_timeout_seconds",
+    "observe_interval_seconds",
+    "absence_confirm_seconds",
+)
+MEASURED = 200  # the newest provisions that became ready
+
+
+def _held(pool_id: Any) -> QuerySet[Provision]:
+    # written as the partial index on (pool, status) is
+    return Provision.objects.filter(~Q(status__in=sorted(PROVISION_ENDED)), pool=pool_id)
+
+
+def _counted(rows: QuerySet[Provision]) -> Coalesce:
+    counted = rows.order_by().values("pool").annotate(number=Count("pk")).values("number")
+    return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
+
+
+class PoolForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+    """What makes a usable pool."""
+
+    class Meta:
+        model = Pool
+        fields = EDITABLE
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "provider" in self.fields:
+            known = sorted({*settings.PLANNER_PROVIDERS, *filter(None, [self.instance.provider])})
+            self.fields["provider"] = forms.ChoiceField(choices=[(name, name) for name in known])
+
+    def clean_options(self) -> dict[str, Any]:
+        """An object."""
+        options = self.cleaned_data["options"] or {}
+        if not isinstance(options, dict):
+            raise forms.ValidationError("Options must be a JSON object.")
+        return options
+
+    def clean_accelerator_types(self) -> list[str]:
+        """A list of names."""
+        types = self.cleaned_data["accelerator_types"] or []
+        if not isinstance(types, list) or not all(isinstance(name, str) and name for name in types):
+            raise forms.ValidationError('Accelerator types must be a JSON list of names, such as ["H100"].')
+        return types
+
+
+@admin.register(Pool)
+class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+    """Pools: edited by people with that right, deleted only when nothing is held there."""
+
+    form = PoolForm
+    list_display = ("name", "provider", "is_enabled", "priority", "live", "provisioning", "observed", "observe_error")
+    list_filter = ("is_enabled",)
+    show_facets = admin.ShowFacets.NEVER
+    fieldsets = (
+        (None, {"fields": ("name", "provider", "is_enabled", "disabled_reason", "priority", "price_per_hour")}),
+        ("Offer", {"fields": ("accelerator_types", "options")}),
+        ("Limits", {"fields": ("max_live", "max_provisioning", "ready_timeout_seconds", "time_to_ready")}),
+        ("Observation", {"fields": ("observe_interval_seconds", "absence_confirm_seconds", "observed")}),
+        ("Control", {"classes": ("collapse",), "fields": CONTROL}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:
+        """With what each holds, counted in the same query."""
+        here = OuterRef("pk")
+        starting = _held(here).filter(status__in=sorted({P.REQUESTED, P.PROVISIONING}))
+        pools: QuerySet[Pool] = super().get_queryset(request)
+        return pools.annotate(held=_counted(_held(here)), starting=_counted(starting))
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """No bulk delete."""
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Pool | None = None) -> tuple[str, ...]:
+        """The engine's columns always; the provider while somebody there still holds something of ours."""
+        fixed = ("observed", "time_to_ready", *CONTROL)
+        return ("provider", *fixed) if obj is not None and _held(obj.pk).exists() else fixed
+
+    def save_model(self, request: HttpRequest, obj: Pool, form: Any, change: bool) -> None:
+        """Write what was edited and nothing else: the engine writes other columns of this row meanwhile."""
+        changed = list(form.changed_data)
+        if "is_enabled" in changed and obj.is_enabled and "disabled_reason" not in changed:
+            obj.disabled_reason = ""
+            changed.append("disabled_reason")
+        if change:
+            obj.save(update_fields=changed)
+        else:
+            obj.save()
+        planner.announce_pool_change()
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Say why not, rather than "forbidden"."""
+        pool = self.get_object(request, unquote(object_id))
+        if pool is not None and self._refuses(pool) and super().has_delete_permission(request, pool):
+            text = f"Pool {pool} cannot be deleted: it has provisions that are not released. Disable it instead."
+            self.message_user(request, text, messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:jobs_pool_change", args=[object_id]))
+        return super().delete_view(request, object_id, extra_context)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Pool | None = None) -> bool:
+        """Never while something is held there: its credentials are what gives it back."""
+        return super().has_delete_permission(request, obj) and not (obj is not None and self._refuses(obj))
+
+    def _refuses(self, pool: Pool) -> bool:
+        return _held(pool.pk).exists()
+
+    @admin.display(description="held / limit")
+    def live(self, pool: Any) -> str:
+        """Everything that may cost money."""
+        return f"{pool.held} / {pool.max_live}"
+
+    @admin.display(description="starting / limit")
+    def provisioning(self, pool: Any) -> str:
+        """Not yet ready."""
+        return f"{pool.starting} / {pool.max_provisioning}"
+
+    @admin.display(description="last observed")
+    def observed(self, pool: Pool) -> str:
+        """The age of everything shown of it."""
+        return moment(pool.observed_at)
+
+    @admin.display(description="measured time to ready")
+    def time_to_ready(self, pool: Pool) -> str:
+        """What the ready timeout should be set by (R7)."""
+        ready = Provision.objects.filter(pool=pool, ready_at__isnull=False).order_by("-requested_at")
+        times = ready.values_list("requested_at", "ready_at")[:MEASURED]
+        seconds = sorted((at - since).total_seconds() for since, at in times if at is not None)
+        if not seconds:
+            return NONE
+        p50 = statistics.median(seconds)
+        p95 = statistics.quantiles(seconds, n=20, method="inclusive")[18] if len(seconds) > 1 else seconds[0]
+        return f"p50 {p50:.1f} s, p95 {p95:.1f} s, max {seconds[-1]:.1f} s (newest {len(seconds)})"

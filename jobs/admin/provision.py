@@ -1,0 +1,166 @@
+"""Provisions: what is held where, what it costs, and what will not go away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
+
+from jobs import planner
+from jobs.admin.rows import label, moment, pretty
+from jobs.admin.steering import SteeredAdmin, Steering
+from jobs.models import Provision
+from jobs.statuses import LIVE, PROVISION_ENDED, PROVISION_HELD, PROVISION_LIVE, ProvisionStatus
+
+_HELD, _FAILING = "held", "failing"
+
+
+def is_failing_release(provision: Provision) -> bool:
+    """Whether it should be gone and the last try to delete it did not work."""
+    return provision.status == ProvisionStatus.RELEASING and provision.retry_count > 0
+
+
+class ProvisionState(admin.SimpleListFilter):
+    """By status, and by what operators look for first."""
+
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """What may cost money, what is stuck, then each status."""
+        return [
+            (_HELD, "held (may cost money)"),
+            (_FAILING, "release failing"),
+            *((status, status) for status in ProvisionStatus.values),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Provision]) -> QuerySet[Provision]:
+        """An unknown one filters nothing."""
+        match self.value():
+            case "held":
+                return queryset.filter(status__in=sorted(PROVISION_HELD))
+            case "failing":
+                return queryset.filter(status=ProvisionStatus.RELEASING, retry_count__gt=0)
+            case status if status in ProvisionStatus.values:
+                return queryset.filter(status=status)
+        return queryset
+
+
+def _facts(provision: Provision) -> str:
+    price = provision.pool.price_per_hour
+    cost = f", {price} per hour" if price is not None and provision.status in PROVISION_HELD else ""
+    return f"{provision.pool}{cost}; job {provision.job} is {provision.job.shown_status}"
+
+
+def _outcome(provision: Provision) -> str:
+    if provision.status in PROVISION_ENDED:
+        return f"Nothing: it is {provision.status}."
+    if provision.status == ProvisionStatus.RELEASING:
+        return "Its release is tried again at once."
+    if provision.release_requested_at is not None:
+        return "Nothing new: it has been asked for."
+    if provision.status in PROVISION_LIVE and provision.job.status in LIVE:
+        return "The job loses it: its batch is stopped, the resource is released, and the job is queued again."
+    return "It is released."
+
+
+@admin.register(Provision)
+class ProvisionAdmin(SteeredAdmin):
+    """Provisions: to look at, and to release."""
+
+    steering = Steering(
+        verb="release",
+        permission="jobs.release_provision",
+        ask=lambda user, key, reason: planner.release(user, key, reason=reason),
+        job_id=lambda provision: provision.job_id,
+        label=lambda provision: label(provision.status),
+        facts=_facts,
+        outcome=_outcome,
+        is_over=lambda provision: provision.status in PROVISION_ENDED,
+    )
+    row_related = ("pool", "job")
+    actions = ("release",)
+    list_display = ("name", "state", "pool", "job", "region", "requested", "observed", "trouble")
+    list_filter = (ProvisionState,)
+    list_select_related = ("pool", "job")
+    list_defer = ("spec", "detail", *(f"job__{name}" for name in ("metadata", "template_spec", "batch_view", "usage")))
+    search_fields = ("name__startswith", "job_id__exact", "pool__name__exact")
+    search_help_text = "Beginning of its name, a whole job id, or a pool's name."
+    ordering = ("-requested_at", "-id")
+    readonly_fields = ("state", "observed", "deadline", "expires", "next_look", "trouble", "spec_json", "detail_json")
+    fieldsets = (
+        (None, {"fields": ("name", "state", "job", "pool", "attempt", "region", "next_look")}),
+        ("Trouble", {"fields": ("trouble", "last_error_code", "last_error", "last_error_at", "retry_count")}),
+        ("As observed", {"fields": ("observed_state", "observed", "external_ids", "surplus_ids", "detail_json")}),
+        ("Asked for", {"fields": ("deadline", "expires", "spec_json")}),
+        (
+            "Times",
+            {
+                "fields": (
+                    ("requested_at", "create_started_at", "create_ended_at"),
+                    ("ready_at", "failed_at", "lost_at"),
+                    ("release_requested_at", "release_requested_by"),
+                    ("releasing_at", "absent_since_at", "absence_confirmed_at"),
+                    ("released_at", "written_off_at"),
+                )
+            },
+        ),
+        ("Control", {"classes": ("collapse",), "fields": ("version", "due_at", "lease_expires_at", "crashes")}),
+    )
+
+    @admin.action(description="Release selected provisions", permissions=["steer"])
+    def release(self, request: HttpRequest, queryset: QuerySet[Provision]) -> HttpResponse:
+        """Ask first."""
+        return self.confirmation(request, queryset, request.get_full_path())
+
+    @admin.display(description="status")
+    def state(self, provision: Provision) -> SafeString:
+        """A release that fails is red, not grey."""
+        return label(provision.status, "alarm" if is_failing_release(provision) else "")
+
+    @admin.display(description="requested", ordering="requested_at")
+    def requested(self, provision: Provision) -> str:
+        """When its row was written, before anything was created."""
+        return moment(provision.requested_at)
+
+    @admin.display(description="last observed")
+    def observed(self, provision: Provision) -> str:
+        """The age of the facts shown."""
+        return moment(provision.observed_at)
+
+    @admin.display(description="ready deadline")
+    def deadline(self, provision: Provision) -> str:
+        """Not ready by then is a failure."""
+        return moment(provision.deadline_at)
+
+    @admin.display(description="ends by itself")
+    def expires(self, provision: Provision) -> str:
+        """What the provider was told."""
+        return moment(provision.expires_at)
+
+    @admin.display(description="next action")
+    def next_look(self, provision: Provision) -> str:
+        """Until it is being released, its job's next action is its own."""
+        if provision.lease_expires_at is not None:
+            return f"in a worker's hands, at most until {moment(provision.lease_expires_at)}"
+        return moment(provision.due_at) if provision.due_at else "with its job"
+
+    @admin.display(description="trouble")
+    def trouble(self, provision: Provision) -> str:
+        """What an operator should know at first sight."""
+        if is_failing_release(provision):
+            return f"release failed {provision.retry_count} times: {provision.last_error}"[:300]
+        return provision.last_error[:300] if provision.status not in PROVISION_ENDED else ""
+
+    @admin.display(description="asked of the provider")
+    def spec_json(self, provision: Provision) -> SafeString | str:
+        """Frozen at admission."""
+        return pretty(provision.spec)
+
+    @admin.display(description="provider detail")
+    def detail_json(self, provision: Provision) -> SafeString | str:
+        """As the provider said."""
+        return pretty(provision.detail)

@@ -1,0 +1,122 @@
+"""What all read-only lists share: no edits, no whole-table counts, labels in the statuses' colours."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+
+COUNT_CAP = 10_000
+NONE = "-"
+_SECRET = re.compile(r"token|secret|password|credential|authorization|api_?key", re.IGNORECASE)
+
+
+class CappedPaginator(Paginator):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+    """Counts no further than `COUNT_CAP` rows: beyond that a filter serves better than page 5000."""
+
+    @cached_property
+    def count(self) -> int:
+        """At most one more than the cap."""
+        rows = self.object_list
+        return rows[: COUNT_CAP + 1].count() if isinstance(rows, QuerySet) else len(rows)
+
+
+class RowsAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+    """Rows to look at and never to edit. They are everybody's, so it takes the right to see everybody's jobs."""
+
+    paginator = CappedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 50
+    sortable_by: ClassVar[tuple[str, ...]] = ()  # each list has the one order that an index serves
+    list_defer: ClassVar[tuple[str, ...]] = ()  # documents a list never shows
+
+    class Media:
+        css: ClassVar = {"all": ["jobs/status.css"]}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Without the documents where a list asks."""
+        rows = super().get_queryset(request)
+        is_list = request.resolver_match is not None and str(request.resolver_match.url_name).endswith("_changelist")
+        return rows.defer(*self.list_defer) if is_list else rows
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Django's own, and the planner's."""
+        return super().has_view_permission(request, obj) and request.user.has_perm("jobs.view_all_jobs")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Rows come from the planner."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Rows are changed by the planner."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """A deleted row is a resource forgotten; retention is a command."""
+        return False
+
+
+class RowsInline(admin.TabularInline):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+    """Rows under another row, to look at."""
+
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Rows come from the planner."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Rows are changed by the planner."""
+        return False
+
+
+def logged_in(request: HttpRequest) -> User:
+    """The admin's user; the site has seen to it that there is one."""
+    user = request.user
+    if not isinstance(user, User):
+        raise TypeError("the admin is for users")
+    return user
+
+
+def label(status: str, css: str = "") -> SafeString:
+    """A status in its colour, always with its name."""
+    return format_html('<span class="status status-{}">{}</span>', css or status, status)
+
+
+def pretty(document: Any) -> SafeString | str:
+    """JSON to read; whatever is named like a secret is not shown."""
+    if not document:
+        return NONE
+    return format_html("<pre>{}</pre>", json.dumps(_without_secrets(document), indent=2, ensure_ascii=False))
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: "•••" if _SECRET.search(str(key)) else _without_secrets(item) for key, item in value.items()}
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+
+
+def moment(at: datetime | None) -> str:
+    """A time and how far away it is."""
+    if at is None:
+        return NONE
+    now = timezone.now()
+    seconds = abs(now - at).total_seconds()
+    distance = f"{seconds:.0f} s" if seconds < 120 else timesince(min(at, now), max(at, now), depth=2)
+    return (
+        f"{at:%Y-%m-%d %H:%M:%S} UTC ({distance} ago)" if at <= now else f"{at:%Y-%m-%d %H:%M:%S} UTC (in {distance})"
+    )

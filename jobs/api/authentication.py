@@ -1,0 +1,95 @@
+"""Who is asking: a bearer token, a session, or in `dev` mode one fixed operator. Reads here never write.
+
+A browser sends its session with every request, whoever caused it, so writes that rest on it must come from our
+own pages; there are no CSRF tokens under /api, because the console knows none.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import cast
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.functional import SimpleLazyObject
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from jobs.models import ApiToken
+
+DEV_USERNAME = "dev-user"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def is_dev_mode() -> bool:
+    """Whether nobody logs in here and everybody is one operator."""
+    return bool(settings.PLANNER_AUTH_MODE == "dev")
+
+
+def dev_user() -> User:
+    """The one user of `dev` mode. Made after a migrate; a request makes it only if the mode was changed since."""
+    fields = {"email": "test@aibrix.ai", "first_name": "Test", "last_name": "User", "password": "!"}
+    user, _created = User.objects.get_or_create(
+        username=DEV_USERNAME, defaults={"is_staff": True, "is_superuser": True, **fields}
+    )
+    return user
+
+
+class DevUserMiddleware:
+    """In `dev` mode every request, to API, pages and admin alike, is the fixed operator's."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if is_dev_mode():
+            # lazy: /healthz and static files need no database
+            request.user = cast(User, SimpleLazyObject(functools.cache(dev_user)))
+        return self.get_response(request)
+
+
+class PlannerAuthentication(BaseAuthentication):
+    """`Authorization: Bearer`, else the session (in `dev` mode: the fixed user)."""
+
+    def authenticate(self, request: Request) -> tuple[User, str | None] | None:
+        """The user and the token; None when nobody is logged in."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and not is_dev_mode():
+            return user_of_token(token.strip()), token
+        user = request._request.user
+        if not user.is_authenticated:
+            return None
+        refuse_cross_site(request._request)
+        return user, None
+
+    def authenticate_header(self, request: Request) -> str:
+        """Its presence makes a missing login 401 and not 403."""
+        return 'Bearer realm="planner"'
+
+
+def user_of_token(token: str) -> User:
+    """The active user who holds this token."""
+    found = (
+        ApiToken.objects.filter(digest=ApiToken.digest_of(token), revoked_at=None, user__is_active=True)
+        .select_related("user")
+        .first()
+    )
+    if found is None:
+        raise AuthenticationFailed("unauthorized: unknown or revoked token")
+    return found.user
+
+
+def refuse_cross_site(request: HttpRequest) -> None:
+    """Refuse a write that a browser says another site caused; clients that are no browsers say nothing."""
+    if request.method in _SAFE_METHODS:
+        return
+    if request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}:
+        raise PermissionDenied("refused: the request comes from another site")
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != request.get_host().lower():
+        raise PermissionDenied("refused: the request comes from another site")

@@ -1,0 +1,197 @@
+"""Every refusal of the console API in one shape: `{"code", "message", "details"}`, and the one table of statuses."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from django.core import signals
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http.request import UnreadablePostError
+from django.views import defaults
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
+
+from jobs.errors import (
+    Conflict,
+    FileTooLarge,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    PlannerError,
+    QueueFull,
+    Unavailable,
+    UpstreamError,
+)
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5  # after a 503; nothing tells us more
+
+
+class Answer(NamedTuple):
+    """An HTTP status and the gRPC code that the console's own gateway would put beside it."""
+
+    http: int
+    grpc: int
+
+
+ANSWERS: dict[str, Answer] = {
+    InvalidRequest.code: Answer(400, 3),
+    Forbidden.code: Answer(403, 7),
+    NotFound.code: Answer(404, 5),
+    Conflict.code: Answer(409, 10),
+    FileTooLarge.code: Answer(413, 3),
+    QueueFull.code: Answer(429, 8),
+    Unavailable.code: Answer(503, 14),
+}
+# The base class is never raised by itself; adapters' errors stay with those who call adapters.
+NEVER_REACHES_HTTP: frozenset[type[Exception]] = frozenset({PlannerError, UpstreamError})
+
+_GRPC_OF_HTTP = {401: 16, 403: 7, 404: 5, 405: 12, 409: 10, 429: 8, 500: 13, 501: 12, 503: 14}
+_INVALID_ARGUMENT = 3
+
+
+@dataclass
+class Refusal:
+    """One refusal, before it becomes a response."""
+
+    http: int
+    message: str
+    grpc: int | None = None  # None: what belongs to the HTTP status
+    details: list[Any] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The contract's three keys."""
+        grpc = _GRPC_OF_HTTP.get(self.http, _INVALID_ARGUMENT) if self.grpc is None else self.grpc
+        return {"code": grpc, "message": self.message, "details": self.details}
+
+
+class FailedPrecondition(APIException):
+    """The catalogue is not in a state to answer: the console's gateway says 400 with a code of its own."""
+
+    status_code = 400
+    grpc_code = 9
+
+
+class BodyTooLarge(APIException):
+    """The request's body is over the limit."""
+
+    status_code = 413
+    default_detail = "the request is too large"
+
+
+def exception_handler(exception: Exception, context: dict[str, Any]) -> Response:
+    """DRF's hook: whatever a view raised, in the contract's shape."""
+    refusal = refusal_of(exception)
+    if refusal.http == 500:
+        report(exception, context["request"])
+    return Response(refusal.body, status=refusal.http, headers=refusal.headers)
+
+
+def refusal_of(exception: BaseException | None) -> Refusal:
+    """What to answer for an exception; what nobody foresaw is a 500 that tells nothing."""
+    match exception:
+        case PlannerError() if exception.code in ANSWERS:
+            return _planner_refusal(exception)
+        case APIException():
+            return _framework_refusal(exception)
+        case Http404():
+            return Refusal(404, "Not Found")
+        case PermissionDenied():
+            return Refusal(403, str(exception) or "permission denied")
+        case OperationalError() | InterfaceError():
+            return _unavailable("the database does not answer; nothing is known to be stored, please try again")
+        case RequestDataTooBig():
+            return Refusal(413, BodyTooLarge.default_detail)
+        case SuspiciousOperation() | UnreadablePostError():
+            return Refusal(400, "the request is malformed")
+    return Refusal(500, "internal error")
+
+
+def report(exception: BaseException, request: Any) -> None:
+    """Do for a swallowed exception what Django does for one that escapes: log it, and tell whoever listens."""
+    logger.error("%s %s failed", request.method, request.path, exc_info=exception)
+    signals.got_request_exception.send(sender=None, request=request)
+
+
+def _planner_refusal(error: PlannerError) -> Refusal:
+    answer = ANSWERS[error.code]
+    refusal = Refusal(answer.http, str(error), answer.grpc)
+    match error:
+        case InvalidRequest():
+            reason = str(error).removeprefix(f"{error.field}: ")
+            refusal.details = [{"field": error.field, "message": reason}]
+        case QueueFull():
+            refusal.headers = {"Retry-After": str(error.retry_after_seconds)}
+        case Unavailable():
+            refusal.headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return refusal
+
+
+def _framework_refusal(error: APIException) -> Refusal:
+    challenge = getattr(error, "auth_header", None)  # set by the framework on the way here
+    headers = {"WWW-Authenticate": challenge} if challenge else {}
+    return Refusal(error.status_code, str(error.detail), getattr(error, "grpc_code", None), headers=headers)
+
+
+def _unavailable(message: str) -> Refusal:
+    return Refusal(503, message, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+# Django's own error pages, for the whole site. Under /api they must be JSON too: what fails in a middleware, or has no
+# route, never reaches the framework's handler.
+
+
+def is_api(request: HttpRequest) -> bool:
+    """Whether an answer to this path must be the API's."""
+    return request.path == "/api" or request.path.startswith("/api/")
+
+
+def handler400(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Malformed requests, such as an unknown Host."""
+    return _answer(request, Refusal(400, "the request is malformed"), defaults.bad_request, exception)
+
+
+def handler403(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Refusals outside the framework."""
+    return _answer(request, refusal_of(exception), defaults.permission_denied, exception)
+
+
+def handler404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Paths without a route."""
+    return _answer(request, Refusal(404, "Not Found"), defaults.page_not_found, exception)
+
+
+def handler500(request: HttpRequest) -> HttpResponse:
+    """What nobody caught. A database that does not answer is a 503 on every path."""
+    refusal = refusal_of(sys.exc_info()[1])
+    if refusal.http != 503:
+        refusal = Refusal(500, "internal error")
+    if is_api(request):
+        return _json(refusal)
+    response = defaults.server_error(request)
+    response.status_code = refusal.http
+    for name, value in refusal.headers.items():
+        response[name] = value
+    return response
+
+
+def _answer(
+    request: HttpRequest,
+    refusal: Refusal,
+    page: Callable[[HttpRequest, Exception], HttpResponseBase],
+    exception: Exception,
+) -> HttpResponseBase:
+    return _json(refusal) if is_api(request) else page(request, exception)
+
+
+def _json(refusal: Refusal) -> JsonResponse:
+    return JsonResponse(refusal.body, status=refusal.http, headers=refusal.headers)

@@ -1,0 +1,55 @@
+"""/healthz: this process answers. /readyz: it can do its work. The MDS is no part of it: its outage delays only."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import Error, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models.functions import Now
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from jobs.conf import times
+from jobs.models import Worker
+
+_OK = "ok"
+_UNKNOWN = "unknown"
+
+
+@never_cache
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    """Always 200; touches nothing."""
+    return JsonResponse({"status": _OK})
+
+
+@never_cache
+@require_safe
+def readyz(request: HttpRequest) -> JsonResponse:
+    """200, or 503 with what is missing."""
+    checks = {"database": _OK, "migrations": _UNKNOWN, "workers": _UNKNOWN}
+    try:
+        checks["migrations"] = _migrations()
+        if checks["migrations"] == _OK:
+            checks["workers"] = _workers()
+    except Error as error:
+        # the driver's own words name hosts and accounts
+        checks["database"] = f"does not answer ({type(error).__name__})"
+    is_ready = all(state == _OK for state in checks.values())
+    return JsonResponse(
+        {"status": "ready" if is_ready else "not ready", "checks": checks}, status=200 if is_ready else 503
+    )
+
+
+def _migrations() -> str:
+    executor = MigrationExecutor(connection)
+    missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return f"{len(missing)} not applied" if missing else _OK
+
+
+def _workers() -> str:
+    limit = times().unready
+    has_beaten = Worker.objects.filter(beat_at__gt=Now() - timedelta(seconds=limit)).exists()
+    return _OK if has_beaten else f"none has beaten for {limit:g} s"

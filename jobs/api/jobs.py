@@ -1,0 +1,61 @@
+"""/jobs: create, list, look at and cancel jobs."""
+
+from __future__ import annotations
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from jobs import planner
+from jobs.api import wire
+from jobs.api.base import ApiView, user_of
+from jobs.api.errors import refusal_of
+from jobs.api.pagination import page, read_limit
+from jobs.api.parsing import Body, job_request
+from jobs.api.vocabulary import jobs_shown_as
+from jobs.errors import Conflict
+
+
+class JobsView(ApiView):
+    """All jobs one may see."""
+
+    def get(self, request: Request) -> Response:
+        """One page, newest first."""
+        visible = planner.visible_jobs(user_of(request))
+        status = request.query_params.get("status")
+        found = page(
+            visible.filter(jobs_shown_as(status)) if status else visible,
+            among=visible,
+            by="accepted_at",
+            after=request.query_params.get("after", ""),
+            limit=read_limit(request),
+        )
+        return Response({"jobs": wire.job_list_json(found.rows), **found.edges()})
+
+    def post(self, request: Request) -> Response:
+        """Accept a job: committed before the answer, whatever the provider or the MDS do."""
+        key = request.headers.get("Idempotency-Key", "")
+        job = planner.enqueue(user_of(request), job_request(request.data), idempotency_key=key)
+        return Response(wire.job_json(job))
+
+
+class JobView(ApiView):
+    """One job."""
+
+    def get(self, request: Request, job_id: str) -> Response:
+        """The job in full; `include_deployment` changes nothing, since no deployment is known here."""
+        return Response(wire.job_json(planner.get_job(user_of(request), job_id)))
+
+
+class JobCancelView(ApiView):
+    """The wish to cancel one job."""
+
+    def post(self, request: Request, job_id: str) -> Response:
+        """Record the wish; a job that is over is a 409 with the job in it."""
+        user = user_of(request)
+        try:
+            job = planner.cancel(user, job_id, reason=Body(request.data).text("reason"))
+        except Conflict as conflict:
+            refusal = refusal_of(conflict)
+            refusal.details = [{"job": wire.job_json(planner.get_job(user, job_id))}]
+            return Response(refusal.body, status=refusal.http)
+        return Response(wire.job_json(job))

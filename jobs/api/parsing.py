@@ -1,0 +1,90 @@
+"""Request bodies of the console: names in snake_case or camelCase, null is absent, unknown names are ignored.
+
+Only the shape is read here. What a value may be is the planner's business, which names the same fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.errors import InvalidRequest
+from jobs.planner import JobRequest
+
+_CLIENT_FIELDS = (
+    "max_concurrency",
+    "request_timeout_seconds",
+    "adaptive_concurrency",
+    "adaptive_max_factor",
+    "adaptive_healthy_window",
+    "adaptive_additive_increase",
+    "retry_policy",
+)
+_RETRY_FIELDS = ("max_retries", "no_endpoint_max_retries", "base_delay_seconds", "max_delay_seconds")
+
+
+class Body:
+    """One JSON object of a request; `path` is how a refusal names it."""
+
+    def __init__(self, value: Any, path: str = "") -> None:
+        if not isinstance(value, dict):
+            raise InvalidRequest(path or "body", "must be a JSON object")
+        self._value = value
+        self._path = path
+
+    def get(self, name: str) -> Any:
+        """A member by its snake_case name, however it is spelt; None if absent or null."""
+        value = self._value.get(name)
+        return self._value.get(_camel(name)) if value is None else value
+
+    def text(self, name: str) -> str:
+        """A string, "" if absent."""
+        value = self.get(name)
+        if not isinstance(value, str | None):
+            raise InvalidRequest(self._name(name), "must be a string")
+        return value or ""
+
+    def member(self, name: str) -> Body:
+        """An object, empty if absent."""
+        value = self.get(name)
+        return Body({} if value is None else value, self._name(name))
+
+    def known(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Those of `names` that are present, in snake_case."""
+        members = {name: self.get(name) for name in names}
+        return {name: value for name, value in members.items() if value is not None}
+
+    def _name(self, name: str) -> str:
+        return f"{self._path}.{name}" if self._path else name
+
+
+def job_request(data: Any) -> JobRequest:
+    """The body of a create; raises `InvalidRequest`."""
+    body = Body(data)
+    resources = body.member("resource_request")
+    return JobRequest(
+        input_file_id=body.text("input_dataset"),
+        endpoint=body.text("endpoint"),
+        completion_window=body.text("completion_window"),
+        name=body.text("name"),
+        metadata=body.get("metadata") or {},
+        model_id=body.text("model_id"),
+        template_name=body.text("model_template_name"),
+        template_version=body.text("model_template_version"),
+        replicas=resources.get("replicas") or 0,
+        provider_config=resources.get("provider_config") or {},
+        client=_client(body),
+        queue_timeout_seconds=body.get("queue_timeout_seconds"),
+    )
+
+
+def _client(body: Body) -> dict[str, Any]:
+    client = body.member("client")
+    settings = client.known(_CLIENT_FIELDS)
+    if "retry_policy" in settings:
+        settings["retry_policy"] = client.member("retry_policy").known(_RETRY_FIELDS)
+    return settings
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)

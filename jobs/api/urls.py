@@ -1,0 +1,37 @@
+"""Routes of the console API, mounted under /api/. No trailing slashes; what is not here is a JSON 404."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from jobs.api import auth, base, catalogue, files, jobs, provisions
+
+_TEMPLATES = "v1/models/<str:model_id>/deployment-templates"
+
+urlpatterns = [
+    path("v1/health", base.HealthView.as_view()),
+    path("v1/auth/config", auth.ConfigView.as_view()),
+    path("v1/auth/login", auth.LoginView.as_view()),
+    path("v1/auth/logout", auth.LogoutView.as_view()),
+    path("v1/auth/userinfo", auth.UserInfoView.as_view()),
+    path("v1/auth/callback", auth.CallbackView.as_view()),
+    path("v1/jobs", jobs.JobsView.as_view()),
+    path("v1/jobs/<str:job_id>", jobs.JobView.as_view()),
+    path("v1/jobs/<str:job_id>/cancel", jobs.JobCancelView.as_view()),
+    path("v1/provisions", provisions.ProvisionsView.as_view()),
+    path("v1/provisions/<str:provision_id>", provisions.ProvisionView.as_view()),
+    path("v1/provisions/<str:provision_id>/release", provisions.ProvisionReleaseView.as_view()),
+    path("v1/files", files.FilesView.as_view()),
+    path("v1/files/upload", files.UploadView.as_view()),
+    path("v1/files/<str:file_id>", files.FileView.as_view()),
+    path("v1/files/<str:file_id>/content", files.FileContentView.as_view()),
+    path("v1/config/job-capabilities", catalogue.CapabilitiesView.as_view()),
+    path("v1/models", catalogue.ModelsView.as_view()),
+    path("v1/models/<str:model_id>", catalogue.ModelView.as_view()),
+    path(_TEMPLATES, catalogue.TemplatesView.as_view()),
+    path(f"{_TEMPLATES}/<str:template_id>", catalogue.TemplateView.as_view()),
+    path(f"{_TEMPLATES}/by-name/<str:name>", catalogue.TemplateByNameView.as_view()),
+    path("v1/deployments", catalogue.EmptyListView.as_view(key="deployments")),
+    path("v1/model-adapters", catalogue.EmptyListView.as_view(key="model_adapters")),
+    re_path(r"", base.UnknownRoute.as_view()),
+]

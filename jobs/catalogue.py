@@ -1,0 +1,99 @@
+"""Which model and template a request means: names and versions resolved to rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.errors import InvalidRequest
+from jobs.models import DeploymentTemplate, ServedModel
+
+_VERSION_PARTS = 32  # as many as 64 characters can have
+_NUMBERED = re.compile(r"([0-9]*)(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a job runs on, as found in the catalogue; all empty for a job that names neither model nor template."""
+
+    model_id: str = ""
+    serving_name: str = ""
+    template_name: str = ""
+    template_version: str = ""
+    spec: dict[str, Any] = field(default_factory=dict)
+    accelerator_type: str = ""
+    accelerator_count: int = 0
+
+
+def resolve(model_id: str, template_name: str, template_version: str) -> Deployment:
+    """The deployment meant by a request; `InvalidRequest` when there is no such one, or it may not be used."""
+    model = None
+    if model_id:
+        model = ServedModel.objects.filter(pk=model_id).first()
+        if model is None:
+            raise InvalidRequest("model_id", f'unknown model "{model_id}"')
+    if not template_name:
+        return Deployment(model_id, model.effective_serving_name) if model else Deployment()
+    template = _template(model, template_name, template_version)
+    accelerator_type, accelerator_count = _accelerator(template)
+    return Deployment(
+        model_id=template.model.pk,
+        serving_name=template.model.effective_serving_name,
+        template_name=template.name,
+        template_version=template.version,
+        spec=template.spec,
+        accelerator_type=accelerator_type,
+        accelerator_count=accelerator_count,
+    )
+
+
+def highest_active(templates: Iterable[DeploymentTemplate]) -> DeploymentTemplate | None:
+    """The active template of the highest version, the newer one of two equal versions; None if none is active."""
+    active = [template for template in templates if template.status == DeploymentTemplate.Status.ACTIVE]
+    return max(active, key=lambda template: (version_key(template.version), template.created_at), default=None)
+
+
+def version_key(version: str) -> tuple[tuple[int, bool, str], ...]:
+    """A sort key: dotted parts compared as numbers, a leading v ignored; `1.0-rc1` comes before `1.0`."""
+    parts = []
+    for part in version.strip().lower().removeprefix("v").split("."):
+        digits, suffix = _NUMBERED.fullmatch(part).groups()  # type: ignore[union-attr] # matches every string
+        parts.append((int(digits or 0), suffix == "", suffix))
+    parts += [(0, True, "")] * (_VERSION_PARTS - len(parts))  # 1.2 equals 1.2.0
+    return tuple(parts)
+
+
+def _template(model: ServedModel | None, name: str, version: str) -> DeploymentTemplate:
+    templates = DeploymentTemplate.objects.select_related("model").filter(name=name)
+    found = list(templates.filter(model=model) if model else templates)
+    if not found:
+        scope = f' for model "{model.pk}"' if model else ""
+        raise InvalidRequest("model_template_name", f'unknown template "{name}"{scope}')
+    if len({template.model_id for template in found}) > 1:
+        raise InvalidRequest("model_id", f'is required: several models have a template "{name}"')
+    if not version:
+        template = highest_active(found)
+        if template is None:
+            raise InvalidRequest("model_template_name", f'template "{name}" has no active version')
+        return template
+    for template in found:
+        if template.version == version:
+            if template.status != DeploymentTemplate.Status.ACTIVE:
+                raise InvalidRequest("model_template_version", f'"{name}" @ "{version}" is {template.status}')
+            return template
+    raise InvalidRequest("model_template_version", f'template "{name}" has no version "{version}"')
+
+
+def _accelerator(template: DeploymentTemplate) -> tuple[str, int]:
+    """Type and count per replica. A type without a count means one; no type means that none is needed."""
+    try:
+        accelerator = template.spec.get("accelerator") or {}
+        kind = str(accelerator.get("type") or "")
+        count = int(accelerator.get("count", 1)) if kind else 0
+    except (AttributeError, TypeError, ValueError):
+        kind, count = "", -1
+    if count < 0 or len(kind) > 64 or "|" in kind:
+        raise InvalidRequest("model_template_name", f'template "{template}" names no usable accelerator')
+    return kind, count

@@ -1,0 +1,68 @@
+"""Admitting: the one place where a provision row is born, in the transaction that moves its job."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jobs.conf import times
+from jobs.lifecycle.changes import move_job
+from jobs.lifecycle.claims import Bulkhead, Taken, advance
+from jobs.lifecycle.steps import Event
+from jobs.lifecycle.writing import Row
+from jobs.models import Job, Pool, Provision
+from jobs.statuses import JobStatus
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One job, locked and admissible, and the pool it goes to."""
+
+    job: Job
+    pool: Pool
+    holds_resources: bool
+    longest_ready_seconds: int  # over all pools it could have gone to: part of its deadline
+
+
+def admit(picks: Sequence[Pick], slots: dict[Bulkhead, int], began: float, now: datetime) -> Taken:
+    """Insert the provisions, move the jobs to `provisioning`, and go on to the create calls where there is room."""
+    rows = [_row(pick, now) for pick in picks]
+    Provision.objects.bulk_create([row.provision for row in rows if row.provision is not None])
+    return advance(rows, slots, began, now)
+
+
+def _row(pick: Pick, now: datetime) -> Row:
+    job, pool = pick.job, pick.pool
+    span = timedelta(seconds=pick.longest_ready_seconds + job.completion_window_seconds)
+    deadline_at = job.deadline_at or now + span
+    provision = _provision(pick, deadline_at, now)
+    row = Row(job, provision)
+    event = Event("admitted", f"To pool {pool.name}.", data={"pool": pool.name, "provision_id": str(provision.id)})
+    columns = {"pool_id": pool.id, "provision_id": provision.id, "deadline_at": deadline_at}
+    row.apply(move_job(JobStatus.PROVISIONING, now, event, **columns), now)
+    row.control(version=job.version + 1)
+    return row
+
+
+def _provision(pick: Pick, deadline_at: datetime, now: datetime) -> Provision:
+    job, pool = pick.job, pick.pool
+    identity = uuid.uuid4()
+    return Provision(
+        id=identity,
+        job=job,
+        pool=pool,
+        attempt=job.attempt,
+        name=f"abp-{identity.hex[:20]}",
+        holds_resources=pick.holds_resources,
+        spec={
+            "accelerator_type": job.accelerator_type,
+            "accelerator_count": job.accelerator_count,
+            "replicas": job.replicas,
+            "options": job.provider_config,
+        },
+        requested_at=now,
+        deadline_at=now + timedelta(seconds=pool.ready_timeout_seconds),
+        expires_at=deadline_at + timedelta(seconds=times().lease_margin),
+    )

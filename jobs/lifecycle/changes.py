@@ -1,0 +1,103 @@
+"""The moves a job and its provision can make, as changes not yet written."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from jobs.conf import MAX_LOST_ATTEMPTS
+from jobs.lifecycle.steps import Change, Event
+from jobs.models import Job, JobEvent, Provision
+from jobs.statuses import TERMINAL, FailureStage, JobStatus, ProvisionStatus
+
+NO_ERROR: dict[str, Any] = {"retry_count": 0, "last_error_code": "", "last_error": "", "last_error_at": None}
+
+
+def move_job(status: JobStatus, now: datetime, event: Event, **columns: Any) -> Change:
+    """To `status`, with its time and an event."""
+    return Change(job={"status": status, f"{status.value}_at": now, **columns}, events=(event,))
+
+
+def end_job(
+    status: JobStatus,
+    provision: Provision | None,
+    now: datetime,
+    *,
+    reason: str,
+    message: str = "",
+    stage: FailureStage | None = None,
+    source: JobEvent.Source = JobEvent.Source.PLANNER,
+) -> Change:
+    """To a terminal status; its resource, if it has one, begins a release of its own."""
+    columns: dict[str, Any] = dict(NO_ERROR)
+    if status != JobStatus.COMPLETED and reason != "cancelled":
+        columns |= {"error_code": reason, "error_message": message}
+    if stage is not None:
+        columns["failure_stage"] = stage
+    ended = move_job(status, now, Event(reason, message, source), **columns)
+    return ended if provision is None else ended.and_then(release_provision(provision, now))
+
+
+def release_provision(provision: Provision, now: datetime) -> Change:
+    """To `releasing`, unless it is there already: from then on the provision is worked on by itself."""
+    if provision.status not in {
+        ProvisionStatus.REQUESTED,
+        ProvisionStatus.PROVISIONING,
+        ProvisionStatus.READY,
+        ProvisionStatus.LOST,
+        ProvisionStatus.FAILED,
+    }:
+        return Change()
+    return Change(
+        provision={
+            "status": ProvisionStatus.RELEASING,
+            "releasing_at": now,
+            "release_requested_at": provision.release_requested_at or now,
+            "due_at": now,
+            "retry_count": 0,
+        },
+    )
+
+
+def released(now: datetime, message: str) -> Change:
+    """To `released`: the provider holds nothing of it any more."""
+    return Change(
+        provision={"status": ProvisionStatus.RELEASED, "released_at": now, "due_at": None, **NO_ERROR},
+        events=(Event("released", message, JobEvent.Source.PROVIDER),),
+    )
+
+
+def new_attempt(job: Job) -> dict[str, Any]:
+    """The columns of a job whose next submission is another attempt; the old batch is in the timeline."""
+    return {
+        "attempt": job.attempt + 1,
+        "submit_started_at": None,
+        "submit_ended_at": None,
+        "batch_id": "",
+        "batch_view": None,
+        "batch_seen_at": None,
+        "batch_missing_at": None,
+    }
+
+
+def back_to_pending(
+    job: Job, provision: Provision | None, now: datetime, event: Event, *, unasked: bool = False
+) -> Change:
+    """Wait for another resource, at the old place in the queue.
+
+    `unasked` counts an attempt that somebody else ended; after `MAX_LOST_ATTEMPTS` of them the job fails.
+    """
+    lost = job.lost_attempts + unasked
+    if lost > MAX_LOST_ATTEMPTS:
+        stage = FailureStage.BATCH if job.batch_id else FailureStage.PROVISION
+        return end_job(JobStatus.FAILED, provision, now, reason=event.reason, message=event.message, stage=stage)
+    columns: dict[str, Any] = {"lost_attempts": lost, **NO_ERROR}
+    if job.submit_started_at is not None:
+        columns |= new_attempt(job)
+    pending = Change(job={"status": JobStatus.PENDING, **columns}, events=(event,))
+    return pending if provision is None else pending.and_then(release_provision(provision, now))
+
+
+def is_terminal(change: Change) -> bool:
+    """Whether the change ends the job."""
+    return change.job.get("status") in TERMINAL

@@ -1,0 +1,208 @@
+"""What to do next: a pure function of the rows and the clock. Level-triggered: how a row got here does not matter.
+
+`decide` answers a `Change` (write this, then ask again), a `Call` (commit its intent, make it, record what came) or
+a `Wait`. It is asked again after every change and every recorded call, by whoever claims the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from jobs.conf import MAX_CRASHES, times
+from jobs.lifecycle.changes import (
+    back_to_pending,
+    end_job,
+    move_job,
+    released,
+)
+from jobs.lifecycle.steps import Call, CallKind, Change, Event, Step, Wait
+from jobs.models import Job, JobEvent, Provision
+from jobs.provisioners.base import ResourceState
+from jobs.statuses import PROVISION_LIVE, RUNNING, FailureStage, JobStatus, ProvisionStatus
+
+
+def decide(job: Job, provision: Provision | None, now: datetime) -> Step:
+    """The next step of a live job. `provision` is its newest one, live or not."""
+    if job.crashes >= MAX_CRASHES:
+        return end_job(
+            JobStatus.FAILED,
+            provision,
+            now,
+            reason="internal_error",
+            stage=_stage(job),
+            message=f"Given up after {job.crashes} attempts to work on it that each ended without a result.",
+        )
+    return _DECISIONS[JobStatus(job.status)](job, provision, now)
+
+
+def _stage(job: Job) -> FailureStage:
+    if job.status in {JobStatus.PENDING, JobStatus.PROVISIONING}:
+        return FailureStage.PROVISION
+    return FailureStage.BATCH if job.batch_id else FailureStage.SUBMIT
+
+
+def decide_release(provision: Provision, now: datetime) -> Step:
+    """The next step of a provision in `releasing`: delete until two listings have missed it (G3)."""
+    if not provision.holds_resources or provision.create_started_at is None:
+        return released(now, "Nothing was ever created for it.")
+    if provision.absence_confirmed_at is not None:
+        return released(now, "The provider confirms that it is gone.")
+    if provision.retry_count:
+        sent_or_failed = max(t for t in (provision.release_sent_at, provision.last_error_at) if t is not None)
+        next_try = sent_or_failed + backoff(provision.retry_count, times().release_retry_max)
+        if now < next_try:
+            return Wait(next_try)
+    return Call(CallKind.RELEASE)
+
+
+def backoff(retries: int, longest: float) -> timedelta:
+    """`retry_min`, doubled by each further retry, at most `longest` seconds."""
+    return timedelta(seconds=min(longest, times().retry_min * 2 ** min(retries - 1, 20)))
+
+
+def _pending(job: Job, provision: Provision | None, now: datetime) -> Step:
+    if job.cancel_requested_at is not None:
+        return end_job(JobStatus.CANCELLED, None, now, reason="cancelled", message="Cancelled before it was admitted.")
+    if job.deadline_at is not None:
+        if job.deadline_at <= now:
+            return _expired(job, None, now)
+        return Wait(job.deadline_at)
+    if job.queue_timeout_seconds is None:
+        return Wait(None)
+    queue_end = job.accepted_at + timedelta(seconds=job.queue_timeout_seconds)
+    if queue_end <= now:
+        message = f"Not admitted within its queue timeout of {job.queue_timeout_seconds} s."
+        return end_job(JobStatus.EXPIRED, None, now, reason="queue_timeout", message=message)
+    return Wait(queue_end)
+
+
+def _provisioning(job: Job, provision: Provision | None, now: datetime) -> Step:
+    assert provision is not None  # noqa: S101 - a check constraint holds it
+    if job.cancel_requested_at is not None:
+        return end_job(JobStatus.CANCELLED, provision, now, reason="cancelled", message="Cancelled before submission.")
+    if job.deadline_at is not None and job.deadline_at <= now:
+        return _expired(job, provision, now)
+    gone = _resource_gone(provision)
+    if gone is not None:
+        return back_to_pending(job, provision, now, gone)
+    if provision.observed_state == ResourceState.FAILED:
+        return back_to_pending(
+            job, provision, now, Event("resource_failed", provision.last_error, JobEvent.Source.PROVIDER), unasked=True
+        )
+    if provision.deadline_at <= now:
+        event = Event("ready_timeout", "The resource was not ready within the pool's timeout.")
+        return back_to_pending(job, provision, now, event).and_then(Change(pool_full_for=job.accelerator_type))
+    if provision.status == ProvisionStatus.REQUESTED:
+        return _create(provision, now)
+    if provision.observed_state == ResourceState.READY:
+        ready = Change(provision={"status": ProvisionStatus.READY, "ready_at": now})
+        event = Event("resource_ready", source=JobEvent.Source.PROVIDER, data={"provision_id": str(provision.id)})
+        return ready.and_then(move_job(JobStatus.SUBMITTING, now, event))
+    return Wait(_earlier(provision.deadline_at, job.deadline_at))
+
+
+def _create(provision: Provision, now: datetime) -> Step:
+    if provision.retry_count and provision.last_error_at is not None:
+        next_try = provision.last_error_at + backoff(provision.retry_count, times().retry_max)
+        if now < next_try:
+            return Wait(_earlier(next_try, provision.deadline_at))
+    return Call(CallKind.CREATE, Change(provision={"create_started_at": now, "create_ended_at": None}))
+
+
+def _submitting(job: Job, provision: Provision | None, now: datetime) -> Step:
+    if job.batch_id:
+        return _running(job, provision, now)
+    if job.submit_started_at is not None:
+        return _await_scan(job, now)
+    if job.cancel_requested_at is not None:
+        return end_job(JobStatus.CANCELLED, provision, now, reason="cancelled", message="Cancelled before submission.")
+    if job.deadline_at is not None and job.deadline_at <= now:
+        return _expired(job, provision, now)
+    gone = _resource_gone(provision)
+    if gone is not None:
+        return back_to_pending(job, provision, now, gone)
+    if job.retry_count and job.last_error_at is not None:
+        next_try = job.last_error_at + backoff(job.retry_count, times().retry_max)
+        if now < next_try:
+            return Wait(_earlier(next_try, job.deadline_at))
+    return Call(CallKind.SUBMIT, Change(job={"submit_started_at": now, "submit_ended_at": None}))
+
+
+def _await_scan(job: Job, now: datetime) -> Step:
+    """This attempt may have been sent: only the scan of the MDS's list can tell (G2)."""
+    if job.submit_ended_at is None:
+        # claimed with the intent set and no result: its worker died or was stopped in the middle
+        event = Event("submit_unknown", "Whether the MDS accepted the batch is not known; it is being looked up.")
+        return Change(job={"submit_ended_at": now}, events=(event,), scan=True)
+    if job.cancel_requested_at is not None and job.status != JobStatus.CANCELLING:
+        return move_job(JobStatus.CANCELLING, now, Event("cancelling", "Its batch is being looked up first."))
+    # the scan settles it; should the scan's own row be lost, this look asks again
+    return Wait(now + timedelta(seconds=times().scan_interval))
+
+
+def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
+    """A batch is known. It is stopped, and seen to have stopped, before anything is released."""
+    if job.cancel_requested_at is not None and job.status != JobStatus.CANCELLING:
+        return move_job(JobStatus.CANCELLING, now, Event("cancelling"))
+    if provision is not None and provision.status == ProvisionStatus.READY and provision.absence_confirmed_at:
+        event = Event("resource_lost", "The provider no longer has the resource.", JobEvent.Source.PROVIDER)
+        return Change(provision={"status": ProvisionStatus.LOST, "lost_at": now}, events=(event,))
+    if job.retry_count and job.last_error_at is not None:
+        next_try = job.last_error_at + backoff(job.retry_count, times().retry_max)
+        if now < next_try:
+            return Wait(next_try)
+    view_status = (job.batch_view or {}).get("status", "")
+    if _must_stop(job, provision, now) and view_status != JobStatus.CANCELLING:
+        seen = job.batch_seen_at
+        # finalizing cannot be cancelled; asked again at the pace of the polls until it is over
+        if view_status != JobStatus.FINALIZING or seen is None or seen + poll_interval(job) <= now:
+            return Call(CallKind.CANCEL)
+    if job.batch_seen_at is None or job.batch_seen_at + poll_interval(job) <= now:
+        return Call(CallKind.POLL)
+    return Wait(job.batch_seen_at + poll_interval(job))
+
+
+def _must_stop(job: Job, provision: Provision | None, now: datetime) -> bool:
+    if job.status == JobStatus.CANCELLING or _resource_gone(provision) is not None:
+        return True
+    return job.deadline_at is not None and job.deadline_at + timedelta(seconds=times().deadline_grace) <= now
+
+
+def poll_interval(job: Job) -> timedelta:
+    """Half the batch's age, within bounds: short batches are seen to end soon, long ones cost little."""
+    age = 0.0
+    if job.batch_seen_at is not None and job.submitting_at is not None:
+        age = (job.batch_seen_at - job.submitting_at).total_seconds()
+    spread = 0.9 + 0.2 * (sum(job.id.encode()) % 64) / 64  # jobs submitted together drift apart
+    return timedelta(seconds=spread * min(times().poll_max, max(times().poll_min, age / 2)))
+
+
+def _resource_gone(provision: Provision | None) -> Event | None:
+    """Why the job has no resource any more, or None if it has."""
+    if provision is None:
+        return Event("resource_lost", "There is no provision.")
+    if provision.release_requested_at is not None and provision.release_requested_by:
+        message = f"{provision.release_requested_by} asked for the release of its resource."
+        return Event("resource_released", message, JobEvent.Source.OPERATOR, provision.release_requested_by)
+    if provision.status not in PROVISION_LIVE or provision.absence_confirmed_at is not None:
+        return Event("resource_lost", "The provider no longer has the resource.", JobEvent.Source.PROVIDER)
+    return None
+
+
+def _expired(job: Job, provision: Provision | None, now: datetime) -> Change:
+    message = f"Its deadline passed while it was {job.status}."
+    return end_job(JobStatus.EXPIRED, provision, now, reason="deadline", message=message)
+
+
+def _earlier(first: datetime, second: datetime | None) -> datetime:
+    return first if second is None else min(first, second)
+
+
+_DECISIONS: dict[JobStatus, Callable[[Job, Provision | None, datetime], Step]] = {
+    JobStatus.PENDING: _pending,
+    JobStatus.PROVISIONING: _provisioning,
+    JobStatus.SUBMITTING: _submitting,
+    **dict.fromkeys(RUNNING, _running),
+    JobStatus.CANCELLING: _submitting,
+}

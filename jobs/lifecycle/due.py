@@ -1,0 +1,119 @@
+"""What is due and for whom: the claims' SQL, and the timers a broker sleeps on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from uuid import UUID
+
+from django.db import connection
+
+from jobs.conf import LONE_CRASHES
+from jobs.models import Job, Provision
+
+# A job whose last claims died with it is a suspect: it is claimed alone, so that it takes nobody along.
+_SUSPECT = f"(crashes >= {LONE_CRASHES} OR (crashes = {LONE_CRASHES - 1} AND lease_expires_at IS NOT NULL))"
+
+_DUE_JOBS = f"""
+    SELECT due.id
+    FROM unnest(%s::bigint[], %s::int[]) AS share(bulkhead, free)
+    CROSS JOIN LATERAL (
+        SELECT id FROM jobs_job
+        WHERE bulkhead = share.bulkhead AND claimable_at <= now() AND NOT {_SUSPECT}
+        ORDER BY claimable_at LIMIT share.free
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS due
+"""  # noqa: S608 - only constants are put in
+
+_DUE_SUSPECT = f"""
+    SELECT id FROM jobs_job WHERE crashes > 0 AND claimable_at <= now() AND {_SUSPECT}
+    ORDER BY claimable_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+"""  # noqa: S608 - only constants are put in
+
+# The job's row is locked before its provision's, here as everywhere.
+_DUE_RELEASES = """
+    SELECT due.id, due.job_id
+    FROM unnest(%s::bigint[], %s::int[]) AS share(pool, free)
+    CROSS JOIN LATERAL (
+        SELECT p.id, p.job_id FROM jobs_provision p JOIN jobs_job j ON j.id = p.job_id
+        WHERE p.pool_id = share.pool AND p.status = 'releasing' AND p.claimable_at <= now()
+        ORDER BY p.claimable_at LIMIT share.free
+        FOR NO KEY UPDATE OF j SKIP LOCKED
+    ) AS due
+"""
+
+_NEXT_TIMER = """
+    SELECT EXTRACT(EPOCH FROM LEAST(
+        (SELECT min(claimable_at) FROM jobs_job WHERE claimable_at IS NOT NULL),
+        (SELECT min(claimable_at) FROM jobs_provision WHERE status = 'releasing' AND claimable_at IS NOT NULL),
+        (SELECT min(COALESCE(observe_lease_expires_at, observe_at)) FROM jobs_pool),
+        (SELECT min(COALESCE(lease_expires_at, due_at)) FROM jobs_batchscan)
+    ) - clock_timestamp())
+"""
+
+
+def seconds_to_next_timer() -> float | None:
+    """Until the earliest row becomes claimable; negative if one is, None if there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NEXT_TIMER)
+        seconds = cursor.fetchone()[0]
+    return None if seconds is None else float(seconds)
+
+
+def due_jobs(free: Mapping[int, int]) -> list[Job]:
+    """Lock what is due, per bulkhead at most its free places."""
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE_JOBS, [list(free), list(free.values())])
+        ids = [row[0] for row in cursor.fetchall()]
+    return list(Job.objects.filter(id__in=ids).order_by("claimable_at")) if ids else []
+
+
+def due_suspect() -> list[Job]:
+    """Lock one due job that may have killed its worker before, if there is one."""
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE_SUSPECT)
+        ids = [row[0] for row in cursor.fetchall()]
+    return list(Job.objects.filter(id__in=ids)) if ids else []
+
+
+def due_releases(free: Mapping[int, int], but_not: Collection[str]) -> list[tuple[Job, Provision]]:
+    """Lock due releases with their jobs, per pool at most its free places and one for each job."""
+    if not free:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE_RELEASES, [list(free), list(free.values())])
+        wanted = {job_id: provision_id for provision_id, job_id in cursor.fetchall() if job_id not in but_not}
+    if not wanted:
+        return []
+    provisions = lock_provisions(wanted.values())
+    jobs = {job.id: job for job in Job.objects.filter(id__in=wanted)}
+    return [
+        (jobs[job_id], provisions[provision_id])
+        for job_id, provision_id in wanted.items()
+        if provision_id in provisions
+    ]
+
+
+def lock_jobs(ids: Iterable[str]) -> dict[str, Job]:
+    """Lock these jobs, but those locked by somebody else."""
+    wanted = set(ids)
+    if not wanted:
+        return {}
+    found = Job.objects.select_for_update(skip_locked=True, no_key=True).filter(id__in=wanted)
+    return {job.id: job for job in found}
+
+
+def lock_provisions(ids: Iterable[UUID]) -> dict[UUID, Provision]:
+    """Lock these provisions, but those locked by somebody else. The jobs' locks come first."""
+    wanted = set(ids)
+    if not wanted:
+        return {}
+    found = Provision.objects.select_for_update(skip_locked=True, no_key=True).filter(id__in=wanted)
+    return {provision.id: provision for provision in found}
+
+
+def newest_provisions(jobs: Iterable[Job]) -> dict[str, Provision]:
+    """Each job's newest provision. Only its job's holder writes a live one, so no lock is needed."""
+    wanted = {job.provision_id: job.id for job in jobs if job.provision_id is not None}
+    if not wanted:
+        return {}
+    return {wanted[provision.id]: provision for provision in Provision.objects.filter(id__in=wanted)}

@@ -1,0 +1,152 @@
+"""Observation, claimed per pool: one listing tells of every provision there, and only what changed is written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce, Now
+
+from jobs.conf import times
+from jobs.errors import UpstreamError, UpstreamKind
+from jobs.lifecycle import due
+from jobs.lifecycle.claims import database_now
+from jobs.lifecycle.decisions import backoff
+from jobs.lifecycle.outcomes import resource_facts
+from jobs.lifecycle.writing import update_rows
+from jobs.models import Job, Pool, Provision
+from jobs.provisioners.base import Resource
+from jobs.statuses import PROVISION_ENDED, TERMINAL, ProvisionStatus
+
+# A requested one is still being created, a failed or lost one is about to be released.
+_WATCHED = (ProvisionStatus.PROVISIONING, ProvisionStatus.READY, ProvisionStatus.RELEASING)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One listing to be made, of these names, by the holder of the pool's observation lease."""
+
+    pool: Pool
+    version: int
+    names: tuple[str, ...]
+    began_at: datetime  # on the database's clock, before the listing
+
+
+def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
+    """Lease the due pools among these. A pool that holds nothing is not listed any more until it does."""
+    with transaction.atomic():
+        now = database_now()
+        due_pools = Pool.objects.select_for_update(skip_locked=True, no_key=True).filter(
+            Q(observe_lease_expires_at__isnull=True, observe_at__lte=Now()) | Q(observe_lease_expires_at__lte=Now()),
+            pk__in=pool_ids,
+        )
+        claimed: list[Observation] = []
+        for pool in due_pools:
+            names = tuple(_held(pool).values_list("name", flat=True))
+            pool.observe_version += 1
+            pool.observe_at = None
+            pool.observe_lease_expires_at = now + timedelta(seconds=times().lease) if names else None
+            pool.save(update_fields=["observe_version", "observe_at", "observe_lease_expires_at"])
+            if names:
+                claimed.append(Observation(pool, pool.observe_version, names, now))
+    return claimed
+
+
+def _held(pool: Pool) -> Any:
+    return Provision.objects.filter(
+        ~Q(status__in=sorted(PROVISION_ENDED)), pool=pool, holds_resources=True, create_started_at__isnull=False
+    )
+
+
+def record_observation(observation: Observation, answer: dict[str, Resource] | UpstreamError) -> bool:
+    """Write what the listing told. False if the observation was stale, and nothing was written."""
+    with transaction.atomic():
+        now = database_now()
+        if isinstance(answer, UpstreamError):
+            return _record_failure(observation, answer, now)
+        _record_facts(observation, answer)
+        return _end(observation, now, observed_at=observation.began_at, observe_error="", observe_failures=0)
+
+
+def _record_failure(observation: Observation, error: UpstreamError, now: datetime) -> bool:
+    failures = observation.pool.observe_failures + 1
+    columns: dict[str, Any] = {"observe_error": str(error), "observe_failures": failures}
+    if error.kind == UpstreamKind.INVALID_CREDENTIAL:
+        columns |= {"is_enabled": False, "disabled_reason": str(error)}
+    pause = backoff(failures, times().retry_max) + timedelta(seconds=error.retry_after_seconds or 0)
+    return _end(observation, now, pause=pause, **columns)
+
+
+def _end(observation: Observation, now: datetime, *, pause: timedelta | None = None, **columns: Any) -> bool:
+    """Give the lease back and set the next look; a look asked for meanwhile stands."""
+    interval = pause or timedelta(seconds=observation.pool.observe_interval_seconds)
+    updated = Pool.objects.filter(pk=observation.pool.pk, observe_version=observation.version).update(
+        observe_lease_expires_at=None, observe_at=Coalesce(F("observe_at"), now + interval), **columns
+    )
+    return bool(updated)
+
+
+def _record_facts(observation: Observation, listing: dict[str, Resource]) -> None:
+    """Compare, lock what differs (jobs first), write it, and make it due. What is locked by others waits a round."""
+    if not Pool.objects.filter(pk=observation.pool.pk, observe_version=observation.version).exists():
+        return
+    news: dict[Any, tuple[Provision, dict[str, Any]]] = {}
+    for provision in _observable(observation):
+        facts = _news(provision, listing.get(provision.name), observation)
+        if facts:
+            news[provision.id] = (provision, facts)
+    if not news:
+        return
+    jobs = due.lock_jobs(provision.job_id for provision, _ in news.values())
+    held = due.lock_provisions(pid for pid, (provision, _) in news.items() if provision.job_id in jobs)
+    updates: list[tuple[Any, dict[str, Any]]] = []
+    job_ids: list[str] = []
+    for pid, provision in held.items():
+        if not _is_older(provision, observation):
+            continue
+        facts = _news(provision, listing.get(provision.name), observation)
+        if provision.status == ProvisionStatus.RELEASING:
+            facts |= {"due_at": observation.began_at} if "absence_confirmed_at" in facts else {}
+        elif jobs[provision.job_id].status not in TERMINAL:
+            job_ids.append(provision.job_id)
+        updates.append((pid, facts))
+    update_rows(Provision, updates)
+    Job.objects.filter(id__in=job_ids).update(due_at=Now())
+
+
+def _observable(observation: Observation) -> list[Provision]:
+    found = _held(observation.pool).filter(status__in=_WATCHED)
+    return [provision for provision in found if _is_older(provision, observation)]
+
+
+def _is_older(provision: Provision, observation: Observation) -> bool:
+    """Whether the listing began after everything the row tells, and after any create could still be under way."""
+    if provision.status not in _WATCHED or provision.create_started_at is None:
+        return False
+    create_over = provision.create_ended_at or provision.create_started_at + timedelta(seconds=times().lease)
+    known = max(t for t in (provision.observed_at, create_over) if t is not None)
+    return known < observation.began_at
+
+
+def _news(provision: Provision, resource: Resource | None, observation: Observation) -> dict[str, Any]:
+    """The columns that differ from what the row tells."""
+    if resource is None:
+        return _absence(provision, observation)
+    facts = resource_facts(resource, observation.began_at)
+    compared = [name for name in facts if name not in {"observed_at", "last_error_at"}]
+    if all(getattr(provision, name) == facts[name] for name in compared):
+        return {}
+    return facts | {"absence_confirmed_at": None}
+
+
+def _absence(provision: Provision, observation: Observation) -> dict[str, Any]:
+    if provision.absent_since_at is None:
+        return {"absent_since_at": observation.began_at, "observed_at": observation.began_at}
+    confirm = timedelta(seconds=observation.pool.absence_confirm_seconds)
+    if provision.absence_confirmed_at is None and provision.absent_since_at + confirm <= observation.began_at:
+        return {"absence_confirmed_at": observation.began_at, "observed_at": observation.began_at}
+    return {}

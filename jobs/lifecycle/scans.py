@@ -1,0 +1,212 @@
+"""The scan of the MDS's list, one page a call: settles submits whose answer was lost, finds batches nobody wants.
+
+A batch of ours carries `<installation>:<job id>:<attempt>`. The scan goes from the newest batch down to what it must
+cover: the oldest submit in doubt, and the newest batch the previous whole scan saw. Its place is kept on one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Min, Q
+from django.db.models.functions import Coalesce, Least, Now
+
+from jobs.batch_client import Batch, BatchPage
+from jobs.conf import times
+from jobs.errors import UpstreamError
+from jobs.lifecycle import due
+from jobs.lifecycle.changes import end_job, new_attempt
+from jobs.lifecycle.claims import database_now
+from jobs.lifecycle.decisions import backoff
+from jobs.lifecycle.steps import Change, Event
+from jobs.lifecycle.writing import Row, write
+from jobs.models import BatchScan, Job, JobEvent
+from jobs.statuses import RUNNING_ORDER, TERMINAL, JobStatus
+
+_FIRST_REACH = timedelta(hours=24)
+_STOPS_PER_CALL = 4  # each is a GET and a cancel; together they stay within one call's time
+
+
+@dataclass(frozen=True)
+class ScanCall:
+    """The scan's next call: stop these batches, or else read the page after `after`."""
+
+    version: int
+    after: str
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScanAnswer:
+    """What came of it: a page, or the batches that are stopped or over."""
+
+    page: BatchPage | None = None
+    stopped: tuple[str, ...] = field(default=())
+
+
+def external_job_id(job: Job) -> str:
+    """Our name of one attempt at the MDS."""
+    return f"{settings.PLANNER_INSTALLATION}:{job.id}:{job.attempt}"
+
+
+def parse_job_id(external: str) -> tuple[str, int] | None:
+    """Job id and attempt, if this is a name of our installation's."""
+    prefix = f"{settings.PLANNER_INSTALLATION}:"
+    job_id, _, attempt = external.removeprefix(prefix).rpartition(":")
+    return (job_id, int(attempt)) if external.startswith(prefix) and job_id and attempt.isdecimal() else None
+
+
+def in_doubt() -> Any:
+    """Jobs whose attempt may have been sent and is not known, in nobody's hands."""
+    return Job.objects.filter(
+        submit_started_at__isnull=False,
+        batch_id="",
+        status__in=[JobStatus.SUBMITTING, JobStatus.CANCELLING],
+        lease_expires_at__isnull=True,
+    )
+
+
+def claim_scan() -> ScanCall | None:
+    """Lease the scan if it is due; begin a new one unless one is under way."""
+    with transaction.atomic():
+        now = database_now()
+        if not BatchScan.objects.exists():
+            BatchScan.objects.bulk_create([BatchScan(due_at=now)], ignore_conflicts=True)
+        scan = (
+            BatchScan.objects.select_for_update(skip_locked=True, no_key=True)
+            .filter(Q(lease_expires_at__isnull=True, due_at__lte=Now()) | Q(lease_expires_at__lte=Now()))
+            .first()
+        )
+        if scan is None:
+            return None
+        if scan.began_at is None:
+            _begin(scan, now)
+        scan.version += 1
+        scan.due_at = None
+        scan.lease_expires_at = now + timedelta(seconds=times().lease)
+        scan.save()
+    return ScanCall(scan.version, scan.after, tuple(scan.unwanted[:_STOPS_PER_CALL]))
+
+
+def _begin(scan: BatchScan, now: datetime) -> None:
+    margin = timedelta(seconds=times().scan_margin)
+    oldest = in_doubt().aggregate(oldest=Min("submit_started_at"))["oldest"]
+    floors = [scan.covered_to or now - _FIRST_REACH, oldest or now]
+    scan.began_at, scan.after, scan.candidates, scan.newest_at = now, "", {}, None
+    scan.floor_at = min(floors) - margin
+
+
+def record_scan(call: ScanCall, answer: ScanAnswer | UpstreamError) -> None:
+    """Write what the call told; at the scan's end settle the jobs in doubt. A stale answer writes nothing."""
+    with transaction.atomic():
+        now = database_now()
+        scan = BatchScan.objects.select_for_update(no_key=True).filter(version=call.version).first()
+        if scan is None:
+            return
+        scan.lease_expires_at = None
+        pause = timedelta(0)
+        if isinstance(answer, UpstreamError):
+            scan.retry_count += 1
+            scan.last_error = str(answer)
+            pause = backoff(scan.retry_count, times().retry_max)
+        else:
+            scan.retry_count, scan.last_error = 0, ""
+            scan.unwanted = [batch for batch in scan.unwanted if batch not in answer.stopped]
+            if answer.page is not None and _read(scan, answer.page, now) and _settle(scan, now):
+                pause = timedelta(seconds=_until_next())
+        wanted = scan.due_at
+        scan.due_at = now + pause if wanted is None else min(wanted, now + pause)
+        scan.save()
+
+
+def _until_next() -> float:
+    """Sooner while somebody waits for the end of a doubt."""
+    return times().poll_max if in_doubt().exists() else times().scan_interval
+
+
+def _read(scan: BatchScan, page: BatchPage, now: datetime) -> bool:
+    """Sort one page's batches; True when the scan has reached its floor."""
+    ours = {batch.id: name for batch in page.batches if (name := parse_job_id(batch.job_id)) is not None}
+    jobs = {job.id: job for job in Job.objects.filter(id__in={job_id for job_id, _ in ours.values()})}
+    for batch in page.batches:
+        created_at = batch.created_at
+        if created_at is not None and (scan.newest_at is None or created_at > scan.newest_at):
+            scan.newest_at = created_at
+        if batch.id not in ours:
+            continue
+        job_id, attempt = ours[batch.id]
+        job = jobs.get(job_id)
+        if job is None:
+            continue  # not ours to judge: `release_orphans` reports it
+        if job.batch_id == batch.id:
+            continue
+        if job.status not in TERMINAL and attempt == job.attempt and not job.batch_id:
+            scan.candidates.setdefault(job_id, []).append([batch.id, batch.status, attempt])
+        elif batch.id not in scan.unwanted:
+            scan.unwanted.append(batch.id)
+    if page.batches:
+        scan.after = page.batches[-1].id
+    skew = (page.server_at - now) if page.server_at is not None else timedelta(0)
+    floor = (scan.floor_at or datetime.min.replace(tzinfo=UTC)) + skew
+    oldest = min((b.created_at for b in page.batches if b.created_at is not None), default=None)
+    return not page.has_more or oldest is None or oldest < floor
+
+
+def _settle(scan: BatchScan, now: datetime) -> bool:
+    """The whole range is read: adopt what was found, try again what certainly did not happen."""
+    jobs = due.lock_jobs(in_doubt().values_list("id", flat=True))
+    live = due.newest_provisions(jobs.values())
+    rows = []
+    for job in jobs.values():
+        found = [c for c in scan.candidates.get(job.id, []) if c[2] == job.attempt]
+        row = Row(job, live.get(job.id))
+        change = _adopted(job, found, scan, now) if found else _not_created(row, scan, now)
+        if change is not None:
+            row.apply(change, now)
+            row.control(version=job.version + 1)
+            rows.append(row)
+    write(rows, now)
+    scan.began_at, scan.after, scan.candidates = None, "", {}
+    scan.covered_to, scan.ended_at = scan.newest_at or scan.covered_to, now
+    return True
+
+
+def _adopted(job: Job, found: Sequence[Sequence[Any]], scan: BatchScan, now: datetime) -> Change:
+    """The batch furthest along, ties to the oldest (the list is newest first); the others are unwanted."""
+    best = max(reversed(found), key=lambda candidate: _progress(candidate[1]))
+    scan.unwanted += [c[0] for c in found if c[0] != best[0] and c[0] not in scan.unwanted]
+    event = Event("batch_adopted", f"Batch {best[0]} was found.", JobEvent.Source.MDS, data={"batch_id": best[0]})
+    return Change(job={"batch_id": best[0], "due_at": now, "retry_count": 0}, events=(event,))
+
+
+def _progress(status: str) -> int:
+    order = [s.value for s in RUNNING_ORDER]
+    return order.index(status) if status in order else len(order)
+
+
+def _not_created(row: Row, scan: BatchScan, now: datetime) -> Change | None:
+    """Nothing found. Believed only of a scan that began when no create could still be under way."""
+    job = row.job
+    if job.submit_ended_at is None or scan.began_at is None:
+        return None
+    if scan.began_at < job.submit_ended_at + timedelta(seconds=times().submit_settle):
+        return None
+    if job.cancel_requested_at is not None:
+        return end_job(JobStatus.CANCELLED, row.provision, now, reason="cancelled", message="No batch was created.")
+    event = Event("submit_not_created", f"Attempt {job.attempt} created no batch; trying again.")
+    return Change(job={**new_attempt(job), "due_at": now, "retry_count": 0}, events=(event,))
+
+
+def ask_for_scan() -> None:
+    """Make the scan due now."""
+    BatchScan.objects.update(due_at=Least(Coalesce(F("due_at"), Now()), Now()))
+
+
+def is_over(batch: Batch) -> bool:
+    """Whether a batch needs no cancel any more."""
+    return batch.status in {"completed", "failed", "expired", "cancelled"}

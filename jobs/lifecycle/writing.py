@@ -1,0 +1,193 @@
+"""The one writer of status: rows held under lock, the changes gathered for them, and the statements that write them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connection, models
+from django.db.models import F
+from django.db.models.functions import Coalesce, Least, Now
+
+from jobs.conf import times
+from jobs.lifecycle.steps import Change, Event
+from jobs.models import BatchScan, Job, JobEvent, Pool, Provision
+from jobs.statuses import JOB_TRANSITIONS, PROVISION_TRANSITIONS, JobStatus, ProvisionStatus
+
+
+class IllegalTransition(Exception):
+    """A change that the transition table does not allow: a defect, never written."""
+
+
+@dataclass
+class Row:
+    """One job under lock, with the provision at hand, and what is to be written to both.
+
+    The unit of claim is the job, or, for a release, the provision (then the job is only held for its timeline).
+    """
+
+    job: Job
+    provision: Provision | None
+    is_release: bool = False
+    is_aside: bool = False  # not to be decided any further now
+    job_columns: dict[str, Any] = field(default_factory=dict)
+    provision_columns: dict[str, Any] = field(default_factory=dict)
+    events: list[JobEvent] = field(default_factory=list)
+    elsewhere: Change = field(default_factory=Change)  # what goes to the pool and the scan
+
+    @property
+    def unit(self) -> Job | Provision:
+        """The row whose version, lease and due time this claim is about."""
+        return self.provision if self.is_release and self.provision is not None else self.job
+
+    def control(self, **columns: Any) -> None:
+        """Gather control columns of the unit of claim."""
+        for name, value in columns.items():
+            setattr(self.unit, name, value)
+        gathered = self.provision_columns if self.is_release else self.job_columns
+        gathered |= columns
+
+    def forget(self) -> None:
+        """Drop everything gathered."""
+        self.job_columns, self.provision_columns, self.events, self.elsewhere = {}, {}, [], Change()
+
+    def apply(self, change: Change, now: datetime) -> None:
+        """Gather a change; the rows in memory read as if it were written. Raises `IllegalTransition`."""
+        from_status = self.job.status
+        _check(JOB_TRANSITIONS, JobStatus, self.job.status, change.job.get("status"))
+        for name, value in change.job.items():
+            setattr(self.job, name, value)
+        self.job_columns |= change.job
+        if change.provision and self.provision is not None:
+            _check(PROVISION_TRANSITIONS, ProvisionStatus, self.provision.status, change.provision.get("status"))
+            for name, value in change.provision.items():
+                setattr(self.provision, name, value)
+            self.provision_columns |= change.provision
+        for event in change.events:
+            # a change moves a job at most once, and its last event tells of the move
+            to_status = self.job.status if "status" in change.job and event is change.events[-1] else ""
+            self._add_event(event, from_status, to_status, now)
+        self.elsewhere = self.elsewhere.and_then(
+            Change(scan=change.scan, pool_full_for=change.pool_full_for, pool_disabled=change.pool_disabled)
+        )
+
+    def _add_event(self, event: Event, from_status: str, to_status: str, now: datetime) -> None:
+        self.job.event_count += 1
+        self.job_columns["event_count"] = self.job.event_count
+        self.events.append(
+            JobEvent(
+                job_id=self.job.id,
+                sequence=self.job.event_count,
+                at=now,
+                from_status=from_status,
+                to_status=to_status,
+                reason=event.reason,
+                message=event.message,
+                source=event.source,
+                actor=event.actor,
+                data=event.data,
+            )
+        )
+
+
+def _check(
+    table: dict[Any, frozenset[Any]], kind: type[JobStatus] | type[ProvisionStatus], old: str, new: str | None
+) -> None:
+    if new is not None and new not in table[kind(old)]:
+        raise IllegalTransition(f"{old} -> {new}")
+
+
+def write(rows: Sequence[Row], now: datetime) -> None:
+    """Write everything gathered. The caller holds the rows' locks: jobs first, then provisions, then pools."""
+    update_rows(Job, [(row.job.id, row.job_columns) for row in rows])
+    update_rows(
+        Provision,
+        [(row.provision.id, row.provision_columns) for row in rows if row.provision and row.provision_columns],
+    )
+    JobEvent.objects.bulk_create([event for row in rows for event in row.events])
+    if any(row.elsewhere.scan for row in rows):
+        BatchScan.objects.update(due_at=Least(Coalesce("due_at", Now()), Now()))
+    for row in rows:
+        if row.provision is None:
+            continue
+        if row.elsewhere.pool_disabled:
+            Pool.objects.filter(pk=row.provision.pool_id, is_enabled=True).update(
+                is_enabled=False, disabled_reason=row.elsewhere.pool_disabled
+            )
+        if row.elsewhere.pool_full_for is not None:
+            _pool_is_full(row.provision.pool_id, row.elsewhere.pool_full_for, now)
+    observe_soon(
+        {
+            row.provision.pool_id
+            for row in rows
+            if row.provision is not None
+            and row.provision.holds_resources
+            and row.provision_columns.keys() & {"create_ended_at", "release_sent_at"}
+        }
+    )
+
+
+def observe_soon(pool_ids: Iterable[int]) -> None:
+    """See to it that pools which hold something are listed within their interval."""
+    Pool.objects.filter(pk__in=pool_ids, observe_at__isnull=True).update(
+        observe_at=Now()
+        + models.ExpressionWrapper(
+            F("observe_interval_seconds") * timedelta(seconds=1), output_field=models.DurationField()
+        )
+    )
+
+
+def _pool_is_full(pool_id: int, accelerator_type: str, now: datetime) -> None:
+    """Do not offer the pool for this type for a while, twice as long each time it says so again."""
+    pool = Pool.objects.select_for_update(no_key=True).get(pk=pool_id)
+    last = pool.capacity_retry_at.get(accelerator_type)
+    if last is not None and float(last["at"]) > now.timestamp():
+        return  # another job has just been told the same
+    delay = times().capacity_retry_min
+    if last is not None and now.timestamp() < float(last["at"]) + times().capacity_retry_max:
+        delay = min(times().capacity_retry_max, 2 * float(last["delay"]))
+    pool.capacity_retry_at[accelerator_type] = {"at": now.timestamp() + delay, "delay": delay}
+    pool.save(update_fields=["capacity_retry_at"])
+
+
+def update_rows(model: type[models.Model], updates: Iterable[tuple[Any, dict[str, Any]]]) -> None:
+    """One UPDATE for all rows that change the same columns; many jobs a statement, whatever their number."""
+    groups: dict[tuple[str, ...], list[tuple[Any, dict[str, Any]]]] = defaultdict(list)
+    for pk, columns in updates:
+        if columns:
+            groups[tuple(sorted(columns))].append((pk, columns))
+    for names, rows in groups.items():
+        _update_group(model, names, rows)
+
+
+def _update_group(
+    model: type[models.Model], names: tuple[str, ...], rows: Sequence[tuple[Any, dict[str, Any]]]
+) -> None:
+    meta = model._meta
+    fields = [meta.get_field(name) for name in names]
+    quoted = [f'"{f.column}"' for f in fields]  # type: ignore[union-attr]  # only concrete columns are ever changed
+    one = f"({', '.join(f'%s::{_cast(f)}' for f in [meta.pk, *fields])})"
+    parameters: list[Any] = []
+    for pk, columns in rows:
+        parameters.append(pk)
+        parameters += [
+            f.get_db_prep_save(columns[name], connection)  # type: ignore[union-attr]  # as above
+            for name, f in zip(names, fields, strict=True)
+        ]
+    # every name comes from the model, every value is a parameter
+    sql = (
+        f'UPDATE "{meta.db_table}" AS t SET {", ".join(f"{c} = v.{c}" for c in quoted)} '  # noqa: S608 - see above
+        f"FROM (VALUES {', '.join([one] * len(rows))}) AS v (pk, {', '.join(quoted)}) "
+        f'WHERE t."{meta.pk.column}" = v.pk'
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+
+
+def _cast(field_: Any) -> str:
+    """The type of a parameter; text for strings, since a cast to varchar(n) would cut them off in silence."""
+    kind: str = field_.db_type(connection)
+    return "text" if kind.startswith("varchar") else kind.replace(" GENERATED BY DEFAULT AS IDENTITY", "")

@@ -1,0 +1,31 @@
+"""`manage.py create_token USER`: a personal token for scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from jobs.models import ApiToken
+
+
+class Command(BaseCommand):
+    """Print a new token; it cannot be shown again."""
+
+    help = "Make a token for scripts (Authorization: Bearer ...) and print it, this once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Whose token, and what it is called."""
+        parser.add_argument("user", help="user name")
+        parser.add_argument("--name", default="script", help="what it is for, to know it again (default: %(default)s)")
+
+    def handle(self, *args: Any, **options: Any) -> str:
+        """The token alone, so that a script can capture it."""
+        user = User.objects.filter(username=options["user"], is_active=True).first()
+        if user is None:
+            raise CommandError(f'there is no active user "{options["user"]}"')
+        if len(options["name"]) > 100:
+            raise CommandError("the name must not be longer than 100 characters")
+        _row, token = ApiToken.issue(user, options["name"])
+        return token

@@ -1,0 +1,24 @@
+"""`manage.py run_workers`: the workers of one host, kept alive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from jobs.supervisor import Supervisor, cluster_command
+
+
+class Command(BaseCommand):
+    """Run the workers of this host until SIGTERM; more hosts on the same database scale out."""
+
+    help = (
+        "Run this host's workers: a django-q2 cluster that is restarted whenever it dies or stops making progress. "
+        "Stop with SIGTERM. Example: manage.py run_workers"
+    )
+    # a database that is away is waited for, not a reason not to start
+    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Supervise until told to stop."""
+        Supervisor(cluster_command()).run()

@@ -1,0 +1,172 @@
+"""What the pages show of rows, worked out in Python so that templates only place it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from jobs import planner
+from jobs.conf import times
+from jobs.models import BatchScan, Job, JobEvent, Provision, Worker
+from jobs.statuses import RUNNING
+
+PAGE_SIZE = 25
+TIMELINE_LINES = 200
+# Documents a list never shows.
+HEAVY = ("metadata", "template_spec", "client", "provider_config", "batch_view", "usage")
+
+
+def span(length: timedelta) -> str:
+    """A length of time in its two largest units: `2 d 4 h`, `3 min 20 s`, `0.4 s`."""
+    seconds = length.total_seconds()
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    rest = round(seconds)
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        parts.append((count, unit))
+    first = next(place for place, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How many of a job's requests are accounted for."""
+
+    total: int
+    completed: int
+    failed: int
+
+    @property
+    def done(self) -> int:
+        """Requests that came to an end, well or not."""
+        return self.completed + self.failed
+
+    @property
+    def percent(self) -> int:
+        """Whole percent, rounded down: 100 means all."""
+        return min(100, self.done * 100 // self.total) if self.total else 0
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One line of the list."""
+
+    job: Job
+    progress: Progress | None
+    waits: str
+
+
+def waits_of(job: Job) -> str:
+    """Why the job is where it is; nothing for a batch that simply runs, whose progress says more."""
+    return "" if job.shown_status in RUNNING and not job.last_error else planner.waiting_reason(job)
+
+
+def progress_of(job: Job) -> Progress | None:
+    """None while the number of requests is unknown."""
+    if job.request_total is None:
+        return None
+    return Progress(job.request_total, job.request_completed, job.request_failed)
+
+
+def job_rows(jobs: Sequence[Job]) -> list[JobRow]:
+    """The list's lines; a reason is given for what does not run yet."""
+    waiting = planner.waiting_reasons([job for job in jobs if not job.is_terminal and job.status not in RUNNING])
+    return [JobRow(job, progress_of(job), waiting.get(job.pk, "")) for job in jobs]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Jobs, newest first, and the cursors to their neighbours ("" for none)."""
+
+    jobs: list[Job]
+    newer_than: str = ""
+    older_than: str = ""
+
+
+def page_of(jobs: QuerySet[Job], *, older_than: str = "", newer_than: str = "") -> Page:
+    """The newest page, or the one next to the job named; one that is gone or hidden means the newest."""
+    rows = jobs.defer(*HEAVY)
+    cursor = jobs.filter(pk=newer_than or older_than).values_list("accepted_at", "pk").first()
+    if newer_than and cursor:
+        nearest = list(rows.filter(_beyond(*cursor, newer=True)).order_by("accepted_at", "pk")[: PAGE_SIZE + 1])
+        if len(nearest) > PAGE_SIZE:
+            shown = nearest[PAGE_SIZE - 1 :: -1]
+            return Page(shown, newer_than=shown[0].pk, older_than=shown[-1].pk)
+        # Nothing newer beyond it: the newest page is this one, filled up.
+        cursor = None
+    newest = rows.filter(_beyond(*cursor, newer=False)) if cursor else rows
+    found = list(newest.order_by("-accepted_at", "-pk")[: PAGE_SIZE + 1])
+    shown = found[:PAGE_SIZE]
+    return Page(
+        shown,
+        newer_than=shown[0].pk if cursor and shown else "",
+        older_than=shown[-1].pk if len(found) > PAGE_SIZE else "",
+    )
+
+
+def _beyond(at: datetime, pk: str, *, newer: bool) -> Q:
+    side = "gt" if newer else "lt"
+    # The first half alone bounds the index scan.
+    return Q(**{f"accepted_at__{side}e": at}) & (Q(**{f"accepted_at__{side}": at}) | Q(**{f"pk__{side}": pk}))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the timeline; for one that changed the status, how long that status lasted, "" until it is over."""
+
+    event: JobEvent
+    lasted: str
+    is_current: bool
+
+
+def timeline(job: Job) -> list[Line]:
+    """The newest lines of the job's story, in order."""
+    events = list(job.events.defer("data").order_by("-sequence")[:TIMELINE_LINES])[::-1]
+    changes = [event for event in events if event.to_status]
+    ends = {event.pk: following.at for event, following in itertools.pairwise(changes)}
+    return [
+        Line(
+            event,
+            lasted=span(ends[event.pk] - event.at) if event.pk in ends else "",
+            is_current=not job.is_terminal and bool(changes) and event is changes[-1],
+        )
+        for event in events
+    ]
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """One provision of a job and the spans people ask for."""
+
+    provision: Provision
+    ready_after: str
+    held_for: str
+
+
+def reservations(provisions: Iterable[Provision]) -> list[Reservation]:
+    """A job's provisions as its page shows them."""
+    return [
+        Reservation(
+            provision,
+            ready_after=span(provision.ready_at - provision.requested_at) if provision.ready_at else "",
+            held_for=span(provision.released_at - provision.requested_at) if provision.released_at else "",
+        )
+        for provision in provisions
+    ]
+
+
+def banners() -> list[str]:
+    """What everybody should know because it holds up all jobs."""
+    lines = []
+    if not Worker.objects.filter(beat_at__gt=timezone.now() - timedelta(seconds=times().unready)).exists():
+        lines.append("No workers running: jobs wait. Start “manage.py run_workers”.")
+    if BatchScan.objects.exclude(last_error="").exists():
+        lines.append("The metadata service does not answer; jobs wait and go on by themselves.")
+    return lines

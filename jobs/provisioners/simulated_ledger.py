@@ -1,0 +1,158 @@
+"""What the simulated provider holds and bills, and the file that outlives its process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@dataclass
+class Held:
+    """One simulated object. Times are unix seconds; None is never."""
+
+    id: str
+    sequence: int  # order of creation
+    name: str  # not unique
+    installation: str
+    provision_id: str
+    job_id: str
+    accelerator_type: str
+    accelerator_count: int
+    replicas: int
+    expires_at: float | None  # kept and never acted on: what is forgotten stays on the bill
+    price_per_hour: float
+    created_at: float
+    visible_at: float  # listed from then on
+    ready_at: float | None
+    failure: str = ""
+    gone_at: float | None = None  # deleted; there, listed and billed until then
+
+    def status(self, now: float) -> str:
+        """`pending`, `ready`, `failed` or `terminating`."""
+        if self.gone_at is not None:
+            return "terminating"
+        if self.failure:
+            return "failed"
+        return "ready" if self.ready_at is not None and now >= self.ready_at else "pending"
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What everything ever held has cost, and what goes on costing."""
+
+    objects_created: int
+    objects_live: int
+    object_seconds: float
+    cost: float
+    cost_per_hour: float
+
+
+class Ledger:
+    """Objects by id, each change appended to the file before it counts. Shared by threads.
+
+    The file is one JSON object a line: `at`, `event` (created, changed, deleted, vanished), `id`, `fields`. Opening
+    it replays it and changes nothing; a last line that a kill cut short is dropped at the next write.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._lock = threading.RLock()
+        self._objects: dict[str, Held] = {}
+        self._created = 0
+        self._ended_seconds = 0.0
+        self._ended_cost = 0.0
+        self._whole_bytes = 0
+        if path is not None and path.exists():
+            self._replay(path)
+
+    def create(self, now: float, *, capacity: int | None, **fields: Any) -> Held | None:
+        """A new object, or None if `capacity` objects are there already."""
+        with self._lock:
+            if capacity is not None and len(self.live(now)) >= capacity:
+                return None
+            sequence = self._created + 1
+            held = Held(id=f"sim-{sequence:06d}", sequence=sequence, created_at=now, **fields)
+            self._record(now, "created", held.id, dataclasses.asdict(held))
+            return held
+
+    def change(self, now: float, object_id: str, event: str = "changed", **fields: Any) -> bool:
+        """Change an object that is there; `gone_at` ends it then. False if it is not there, or ended already."""
+        with self._lock:
+            held = self._objects.get(object_id)
+            if held is None or held.gone_at is not None:
+                return False
+            self._record(now, event, object_id, fields)
+            return True
+
+    def live(self, now: float | None = None) -> list[Held]:
+        """What is held, oldest first, whether it is listed or not."""
+        with self._lock:
+            self._settle(time.time() if now is None else now)
+            return list(self._objects.values())
+
+    def get(self, object_id: str) -> Held | None:
+        """One object, if it is there or was just deleted."""
+        with self._lock:
+            return self._objects.get(object_id)
+
+    def bill(self, now: float | None = None) -> Bill:
+        """The bill so far."""
+        now = time.time() if now is None else now
+        with self._lock:
+            live = self.live(now)
+            return Bill(
+                objects_created=self._created,
+                objects_live=len(live),
+                object_seconds=self._ended_seconds + sum(now - held.created_at for held in live),
+                cost=self._ended_cost + sum(_cost(held, now) for held in live),
+                cost_per_hour=sum(held.price_per_hour for held in live),
+            )
+
+    def close(self) -> None:
+        """Close the file; what is held stays held."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _record(self, now: float, event: str, object_id: str, fields: dict[str, Any]) -> None:
+        entry = {"at": now, "event": event, "id": object_id, "fields": fields}
+        if self._path is not None:
+            if self._file is None:
+                # Unbuffered: each event is one write, on disk's side of the process before anybody hears of it.
+                self._file = self._path.open("ab", buffering=0)
+                self._file.truncate(self._whole_bytes)
+            self._whole_bytes += self._file.write(json.dumps(entry).encode() + b"\n")
+        self._apply(entry)
+
+    def _replay(self, path: Path) -> None:
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                self._apply(json.loads(line))
+                self._whole_bytes += len(line)
+
+    def _apply(self, entry: dict[str, Any]) -> None:
+        if entry["event"] == "created":
+            self._objects[entry["id"]] = Held(**entry["fields"])
+            self._created += 1
+        else:
+            for name, value in entry["fields"].items():
+                setattr(self._objects[entry["id"]], name, value)
+
+    def _settle(self, now: float) -> None:
+        """Move what is gone from the objects to the totals."""
+        for held in list(self._objects.values()):
+            if held.gone_at is not None and held.gone_at <= now:
+                self._ended_seconds += held.gone_at - held.created_at
+                self._ended_cost += _cost(held, held.gone_at)
+                del self._objects[held.id]
+
+
+def _cost(held: Held, until: float) -> float:
+    return held.price_per_hour * (until - held.created_at) / 3600

@@ -1,0 +1,79 @@
+"""Bounded shares of the outside calls: a hung upstream fills its own share and nobody else's.
+
+The threads touch no database. They live as long as the worker process, so that connections to upstreams are re-used.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from django.conf import settings
+
+from jobs.lifecycle.claims import Bulkhead
+from jobs.statuses import MDS_CANCEL, MDS_FOLLOW, MDS_SUBMIT
+
+_MDS_SHARES = {MDS_SUBMIT: "mds_submit", MDS_FOLLOW: "mds_follow", MDS_CANCEL: "mds_cancel"}
+_KIND_SHARES = {"release": "release", "observe": "observe", "scan": "scan", "undo": "undo"}
+
+_executors: dict[Bulkhead, ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+
+
+def size(key: Bulkhead) -> int:
+    """How many calls this share may have in flight at a time, in one pass."""
+    kind, value = key
+    share = _KIND_SHARES.get(kind) or _MDS_SHARES.get(value, "pool")
+    return int(settings.PLANNER_THREADS[share])
+
+
+class Bulkheads:
+    """The calls one pass has in flight, and what came of those that ended."""
+
+    def __init__(self) -> None:
+        self._in_flight: Counter[Bulkhead] = Counter()
+        self._results: SimpleQueue[tuple[Bulkhead, Callable[[], None]]] = SimpleQueue()
+
+    def free(self, keys: Iterable[Bulkhead]) -> dict[Bulkhead, int]:
+        """The free places of these shares."""
+        return {key: size(key) - self._in_flight[key] for key in keys}
+
+    def in_flight(self, key: Bulkhead | None = None) -> int:
+        """Calls under way, of one share or of all."""
+        return self._in_flight[key] if key is not None else self._in_flight.total()
+
+    def start(self, key: Bulkhead, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Make `call` on a thread of its share; `then` gets what it answered or raised, on the pass's own thread."""
+        self._in_flight[key] += 1
+
+        def run() -> None:
+            try:
+                answer = call()
+            except Exception as error:
+                answer = error
+            self._results.put((key, lambda: then(answer)))
+
+        _executor(key).submit(run)
+
+    def wait(self, seconds: float) -> None:
+        """Hand on the results that have come, waiting at most this long for the first."""
+        try:
+            result = self._results.get(timeout=seconds)
+            while True:
+                key, hand_on = result
+                self._in_flight[key] -= 1
+                hand_on()
+                result = self._results.get_nowait()
+        except Empty:
+            return
+
+
+def _executor(key: Bulkhead) -> ThreadPoolExecutor:
+    with _lock:
+        if key not in _executors:
+            _executors[key] = ThreadPoolExecutor(size(key), thread_name_prefix=f"{key[0]}-{key[1]}")
+        return _executors[key]

@@ -1,0 +1,102 @@
+"""The outside calls themselves, made on bulkhead threads: no database here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import cache
+
+from django.conf import settings
+
+from jobs.batch_client import Batch, BatchClient
+from jobs.conf import times
+from jobs.errors import UpstreamError, UpstreamKind
+from jobs.lifecycle.claims import Claim
+from jobs.lifecycle.observations import Observation
+from jobs.lifecycle.outcomes import Answer, NotSent
+from jobs.lifecycle.scans import ScanAnswer, ScanCall, is_over
+from jobs.lifecycle.steps import CallKind
+from jobs.models import Pool, Provision
+from jobs.provisioners import get_provisioner
+from jobs.provisioners.base import Provisioner, Resource
+from jobs.reconciler.submission import ready_resource, resource_request, submission
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def batch_client() -> BatchClient:
+    """The client of this installation's MDS."""
+    t = times()
+    return BatchClient(
+        settings.PLANNER_MDS_URL,
+        connect_timeout=t.connect_timeout,
+        call_timeout=t.call_timeout,
+        create_timeout=t.create_batch_timeout,
+    )
+
+
+def provisioner_of(pool: Pool) -> Provisioner:
+    """The provider behind a pool."""
+    return get_provisioner(pool.provider, pool.options)
+
+
+def perform(claim: Claim, pool: Pool | None) -> Answer:
+    """Make the claimed call, unless it is too late for it. Raises `UpstreamError`."""
+    if time.monotonic() > claim.send_by:
+        return NotSent()
+    job, provision = claim.job, claim.provision
+    if claim.kind == CallKind.CREATE and provision is not None and pool is not None:
+        return provisioner_of(pool).ensure(resource_request(job, provision))
+    if claim.kind == CallKind.RELEASE and provision is not None and pool is not None:
+        provisioner_of(pool).release(provision.name)
+        return None
+    if claim.kind == CallKind.SUBMIT and provision is not None and pool is not None:
+        runtime = provisioner_of(pool).runtime(resource_request(job, provision), ready_resource(provision))
+        return batch_client().create(submission(job, provision, runtime))
+    if claim.kind == CallKind.CANCEL:
+        return stop_batch(job.batch_id)
+    return batch_client().get(job.batch_id)
+
+
+def stop_batch(batch_id: str) -> Batch:
+    """Cancel a batch; if that is refused because it is over or finalizing, see how it is."""
+    try:
+        return batch_client().cancel(batch_id)
+    except UpstreamError as error:
+        if error.kind != UpstreamKind.CONFLICT:
+            raise
+        return batch_client().get(batch_id)
+
+
+def observe(observation: Observation) -> dict[str, Resource]:
+    """One listing. Objects of a name beyond what was asked for are deleted singly, here and nowhere else."""
+    provisioner = provisioner_of(observation.pool)
+    listing = provisioner.observe(observation.names)
+    for resource in listing.values():
+        if resource.surplus_ids:
+            logger.warning("pool %s: %s has surplus objects", observation.pool.name, resource.name)
+            provisioner.release(resource.name, keep=resource.external_ids)
+    return listing
+
+
+def scan(call: ScanCall) -> ScanAnswer:
+    """Stop the batches nobody wants, or read one page."""
+    if not call.stop:
+        return ScanAnswer(page=batch_client().list_page(call.after))
+    stopped = []
+    for batch_id in call.stop:
+        try:
+            # the list's word on a status is not to be trusted: GET first
+            if is_over(batch_client().get(batch_id)) or is_over(stop_batch(batch_id)):
+                stopped.append(batch_id)
+        except UpstreamError as error:
+            if error.kind != UpstreamKind.NOT_FOUND:
+                raise
+            stopped.append(batch_id)
+    return ScanAnswer(stopped=tuple(stopped))
+
+
+def undo_create(pool: Pool, provision: Provision) -> None:
+    """Delete what a stale create made; the orphan sweep finds it should this fail."""
+    provisioner_of(pool).release(provision.name)

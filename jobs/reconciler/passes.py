@@ -1,0 +1,205 @@
+"""A pass: the short loop a worker runs when something may be due. It ends when nothing more can be done now."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from django.db import InterfaceError, OperationalError, connection
+
+from jobs.conf import times
+from jobs.errors import UpstreamError
+from jobs.lifecycle.claims import Bulkhead, Claim, Finished, Taken, step
+from jobs.lifecycle.observations import Observation, claim_observations, record_observation
+from jobs.lifecycle.scans import ScanAnswer, ScanCall, claim_scan, record_scan
+from jobs.lifecycle.steps import CallKind
+from jobs.models import Pool
+from jobs.reconciler import calls
+from jobs.reconciler.admission import admission
+from jobs.reconciler.bulkheads import Bulkheads
+from jobs.reconciler.heartbeat import Heartbeat
+from jobs.reconciler.stale import undo_of
+from jobs.statuses import MDS_CANCEL, MDS_FOLLOW, MDS_SUBMIT, NO_CALL
+
+logger = logging.getLogger(__name__)
+
+_NO_CALL_SHARE = 200  # rows that need no call, per transaction
+_SUBMIT: Bulkhead = ("job", MDS_SUBMIT)
+_SCAN: Bulkhead = ("scan", 0)
+_UNDO: Bulkhead = ("undo", 0)
+
+
+def run_pass(send_hint: Callable[[], None], is_stopping: Callable[[], bool] = lambda: False) -> int:
+    """Work until nothing more can be done now; returns the number of calls recorded.
+
+    `send_hint` wakes other workers when there is more than one pass can take. Bounded: `Times.no_calls_after` plus
+    the longest call still under way.
+    """
+    return _Pass(send_hint, is_stopping).run()
+
+
+class _Pass:
+    def __init__(self, send_hint: Callable[[], None], is_stopping: Callable[[], bool]) -> None:
+        self.send_hint = send_hint
+        self.is_stopping = is_stopping
+        self.bulkheads = Bulkheads()
+        self.finished: list[Finished] = []
+        self.observed: list[tuple[Observation, Any]] = []
+        self.scanned: list[tuple[ScanCall, Any]] = []
+        self.pools: dict[int, Pool] = {}
+        self.began = time.monotonic()
+        self.is_ending = False  # no further call is started
+        self.is_alone: bool | None = (
+            None  # with one job that may have killed its worker; not known before the first turn
+        )
+        self.recorded = 0
+        self._hinted_at = self._admitted_at = self._looked_at = self._loaded_at = float("-inf")
+        self.heartbeat = Heartbeat()
+
+    def run(self) -> int:
+        is_busy = True
+        while is_busy or self.bulkheads.in_flight():
+            try:
+                is_busy = self._turn()
+            except (OperationalError, InterfaceError) as error:
+                # the database is away or somebody is in the way; results are kept, leases run out by themselves
+                logger.warning("database: %s", str(error).strip().partition("\n")[0])
+                connection.close()
+                is_busy = self._age() < times().no_calls_after and not self.is_stopping()
+                self.bulkheads.wait(times().beat)
+        self.heartbeat.end(self.recorded)
+        return self.recorded
+
+    def _age(self) -> float:
+        return time.monotonic() - self.began
+
+    def _turn(self) -> bool:
+        """Record, claim, start, wait. True if there is more to do at once."""
+        self._wind_down()
+        self._load_pools()
+        if self.is_alone is None:
+            suspect = step([], self._free(), lone=True)
+            self.is_alone = bool(suspect.claims)
+            self._start(suspect)
+        taken = self._record({}) if self.is_alone else self._claim()
+        self._start(taken)
+        if not self.is_alone:
+            self._look_around()
+        self.heartbeat.beat(self.recorded)
+        if self.bulkheads.in_flight() or taken.left:
+            self.bulkheads.wait(times().tick)
+            return True
+        return bool(self.finished or self.observed or self.scanned) or (taken.is_moved and not self.is_ending)
+
+    def _wind_down(self) -> None:
+        """Stop starting calls: on SIGTERM; at an age; or, past the age for long calls, once none is under way."""
+        age = self._age()
+        is_old = age >= times().no_long_calls_after and not self.bulkheads.in_flight(_SUBMIT)
+        if not self.is_ending and (self.is_stopping() or is_old or age >= times().no_calls_after):
+            self.is_ending = True
+            self.send_hint()
+
+    def _claim(self) -> Taken:
+        """Admit, record and claim; wake others when there is more than this pass can take."""
+        now = time.monotonic()
+        admitted = Taken()
+        if not self.is_ending and now - self._admitted_at >= times().safety_net / 10:
+            self._admitted_at = now
+            admitted = admission(self._free(), self.send_hint)
+            self._start(admitted)
+        taken = self._record(self._free())
+        if taken.is_moved:
+            self._admitted_at = float("-inf")  # there may be room in a pool again
+        if taken.has_more and now - self._hinted_at >= times().timer_floor:
+            self._hinted_at = now
+            self.send_hint()
+        taken.is_moved |= admitted.is_moved
+        return taken
+
+    def _record(self, free: dict[Bulkhead, int]) -> Taken:
+        """One transaction: the results that have come, and what is due."""
+        finished = self.finished
+        taken = step(finished, free)
+        self.finished = taken.left
+        self.recorded += len(finished) - len(taken.left)
+        for stale in taken.stale:
+            self._undo(stale)
+        return taken
+
+    def _free(self) -> dict[Bulkhead, int]:
+        if self.is_ending:
+            return {("job", NO_CALL): _NO_CALL_SHARE}
+        keys: list[Bulkhead] = [("job", MDS_FOLLOW), ("job", MDS_CANCEL)]
+        if self._age() < times().no_long_calls_after:
+            keys.append(_SUBMIT)
+        for pool_id in self.pools:
+            keys += [("job", pool_id), ("release", pool_id)]
+        return {("job", NO_CALL): _NO_CALL_SHARE, **self.bulkheads.free(keys)}
+
+    def _load_pools(self) -> None:
+        if time.monotonic() - self._loaded_at < times().safety_net / 10:
+            return
+        self._loaded_at = time.monotonic()
+        self.pools = {pool.id: pool for pool in Pool.objects.all()}
+
+    def _start(self, taken: Taken) -> None:
+        for claim in taken.claims:
+            pool = self._pool_of(claim)
+            self.bulkheads.start(claim.bulkhead, partial(calls.perform, claim, pool), partial(self._finish, claim))
+        taken.claims = []
+
+    def _pool_of(self, claim: Claim) -> Pool | None:
+        return self.pools.get(claim.provision.pool_id) if claim.provision is not None else None
+
+    def _finish(self, claim: Claim, answer: Any) -> None:
+        self.finished.append(Finished(claim, answer))
+
+    def _undo(self, stale: Finished) -> None:
+        """Our row has moved on: take back outside what it can no longer want."""
+        logger.warning("job %s: a late %s changes nothing here", stale.claim.job.id, stale.claim.kind)
+        call = undo_of(stale, self._pool_of(stale.claim))
+        if call is not None:
+            self.bulkheads.start(_UNDO, call, partial(_log_failed_undo, stale))
+        elif stale.claim.kind == CallKind.SUBMIT:
+            self.send_hint()
+
+    def _look_around(self) -> None:
+        """Observation of pools and the scan of the MDS's list, each with a lease of its own."""
+        while self.observed:
+            record_observation(*self.observed[-1])
+            self.observed.pop()
+        while self.scanned:
+            record_scan(*self.scanned[-1])
+            self.scanned.pop()
+        now = time.monotonic()
+        if self.is_ending or now - self._looked_at < times().tick:
+            return
+        self._looked_at = now
+        idle = [pool_id for pool_id in self.pools if not self.bulkheads.in_flight(("observe", pool_id))]
+        for observation in claim_observations(idle):
+            key = ("observe", observation.pool.id)
+            self.bulkheads.start(key, partial(calls.observe, observation), partial(self._observed, observation))
+        if not self.bulkheads.in_flight(_SCAN):
+            scan = claim_scan()
+            if scan is not None:
+                self.bulkheads.start(_SCAN, partial(calls.scan, scan), partial(self._scanned, scan))
+
+    def _observed(self, observation: Observation, answer: Any) -> None:
+        if isinstance(answer, dict | UpstreamError):
+            self.observed.append((observation, answer))
+        else:
+            logger.error("pool %s: observing failed in our own code", observation.pool.name, exc_info=answer)
+
+    def _scanned(self, scan: ScanCall, answer: Any) -> None:
+        if isinstance(answer, ScanAnswer | UpstreamError):
+            self.scanned.append((scan, answer))
+        else:
+            logger.error("the scan failed in our own code", exc_info=answer)
+
+
+def _log_failed_undo(stale: Finished, answer: Any) -> None:
+    if isinstance(answer, Exception):
+        logger.error("job %s: could not take back a late %s: %s", stale.claim.job.id, stale.claim.kind, answer)

@@ -1,0 +1,36 @@
+"""What a worker that comes back too late has to take back: only what the row can no longer want (G7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from jobs.batch_client import Batch
+from jobs.errors import UpstreamError, UpstreamKind
+from jobs.lifecycle.claims import Finished
+from jobs.lifecycle.steps import CallKind
+from jobs.models import Job, Pool, Provision
+from jobs.provisioners.base import Resource
+from jobs.reconciler import calls
+from jobs.statuses import PROVISION_LIVE, TERMINAL
+
+
+def undo_of(stale: Finished, pool: Pool | None) -> Callable[[], Any] | None:
+    """The call that undoes a stale result, or None if there is nothing to undo.
+
+    A batch that its job may still adopt is left to the scan; a resource whose provision is live, to observation.
+    """
+    claim, answer = stale.claim, stale.answer
+    if claim.kind == CallKind.SUBMIT and isinstance(answer, Batch):
+        job = Job.objects.get(pk=claim.job.id)
+        may_adopt = job.status not in TERMINAL and job.attempt == claim.job.attempt and job.batch_id in {"", answer.id}
+        return None if may_adopt else partial(calls.stop_batch, answer.id)
+    was_made = isinstance(answer, Resource) or (
+        isinstance(answer, UpstreamError) and answer.kind == UpstreamKind.AMBIGUOUS
+    )
+    if claim.kind == CallKind.CREATE and was_made and claim.provision is not None and pool is not None:
+        provision = Provision.objects.get(pk=claim.provision.id)
+        if provision.status not in PROVISION_LIVE:
+            return partial(calls.undo_create, pool, provision)
+    return None

@@ -1,0 +1,123 @@
+"""Keeping one django-q2 cluster alive and progressing: what `run_workers` does.
+
+django-q2 facts this is built around: a killed idle worker can take the shared queue's lock along and freeze the cluster
+while every process still lives; a killed parent leaves its children; a SIGTERM can hang. So the cluster runs in a
+session of its own, dies with this process, and is judged by the progress of its passes alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from datetime import timedelta
+
+from django.db import DatabaseError, InterfaceError, connection
+from django.db.models import Min
+from django.db.models.functions import Now
+
+from jobs.conf import times
+from jobs.lifecycle.due import seconds_to_next_timer
+from jobs.models import QueueMessage, Worker
+from jobs.processes import dying_with_parent
+
+logger = logging.getLogger(__name__)
+
+# django-q2 has its own use for SIGTERM and SIGINT; this one tells every process of the cluster to start no more calls.
+STOP_SIGNAL = signal.SIGUSR1
+
+_LOOK_SECONDS = 1.0
+
+
+class Supervisor:
+    """Runs until SIGTERM or SIGINT."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._stop = threading.Event()
+        self._cluster: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._starts = 0
+
+    def run(self) -> None:
+        """Start the cluster, restart it when it dies or stalls, stop it when told to."""
+        signal.signal(signal.SIGTERM, self._told_to_stop)
+        signal.signal(signal.SIGINT, self._told_to_stop)
+        self._start()
+        while not self._stop.wait(_LOOK_SECONDS):
+            if self._cluster is None or self._cluster.poll() is not None:
+                logger.error("the cluster has died; starting it again")
+                self._restart()
+            elif self._is_stalled():
+                logger.error("work is due and no pass has made progress for %.0f s; restarting", times().stalled)
+                self._restart()
+        self._shut_down()
+
+    def _told_to_stop(self, _signum: int, _frame: object) -> None:
+        self._stop.set()
+
+    def _start(self) -> None:
+        self._started_at = time.monotonic()
+        self._starts += 1
+        self._cluster = subprocess.Popen(  # noqa: S603 - our own command line
+            self._command, start_new_session=True, preexec_fn=dying_with_parent()
+        )
+
+    def _restart(self) -> None:
+        self._kill()
+        if time.monotonic() - self._started_at < times().stalled:
+            self._stop.wait(times().retry_min)  # it dies at once: do not spin
+        self._start()
+
+    def _kill(self) -> None:
+        """The whole process group, whatever state it is in."""
+        if self._cluster is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._cluster.pid, signal.SIGKILL)
+        self._cluster.wait()
+
+    def _is_stalled(self) -> bool:
+        """Whether work has been due for long while no pass on this host has beaten since."""
+        if time.monotonic() - self._started_at < times().stalled:
+            return False
+        try:
+            return self._is_overdue() and not self._has_beaten()
+        except (DatabaseError, InterfaceError):
+            connection.close()
+            return False  # nothing can progress without the database: not the cluster's fault
+
+    def _is_overdue(self) -> bool:
+        timer = seconds_to_next_timer()
+        if timer is not None and timer < -times().stalled:
+            return True
+        patience = timedelta(seconds=times().stalled)
+        oldest = QueueMessage.objects.aggregate(oldest=Min("created_at"), now=Now())
+        return oldest["oldest"] is not None and oldest["oldest"] + patience < oldest["now"]
+
+    def _has_beaten(self) -> bool:
+        since = Now() - timedelta(seconds=times().stalled)
+        return Worker.objects.filter(host=socket.gethostname(), beat_at__gte=since).exists()
+
+    def _shut_down(self) -> None:
+        """No new calls; those under way recorded or left to their leases; gone within the stop grace."""
+        if self._cluster is None or self._cluster.poll() is not None:
+            return
+        os.killpg(self._cluster.pid, STOP_SIGNAL)
+        self._cluster.terminate()
+        try:
+            self._cluster.wait(timeout=times().stop_grace - 2 * _LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            logger.warning("the cluster did not stop in time; killing it")
+        self._kill()
+
+
+def cluster_command() -> list[str]:
+    """The command line of the cluster: this same `manage.py`."""
+    return [sys.executable, sys.argv[0], "qcluster"]

@@ -1,0 +1,31 @@
+"""What django-q2 runs: passes now, daily chores by schedule. Messages carry nothing; the rows say what is due."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+from jobs import reconciler
+from jobs.wakeup import send_hint
+
+_stop_requested = False
+
+
+def run_pass() -> int:
+    """One pass of the reconciler; returns the number of calls recorded."""
+    return reconciler.run_pass(send_hint, is_stopping)
+
+
+def is_stopping() -> bool:
+    """Whether this process was told to start no further calls."""
+    return _stop_requested
+
+
+def stop_on(signum: signal.Signals) -> None:
+    """Take this signal as the word to stop. Set before the cluster forks, so that every process of it listens."""
+
+    def handle(_signum: int, _frame: FrameType | None) -> None:
+        global _stop_requested
+        _stop_requested = True
+
+    signal.signal(signum, handle)

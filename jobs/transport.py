@@ -1,0 +1,118 @@
+"""HTTP to one upstream, for every adapter: a session per thread, calls that end in time, and no retries.
+
+It also owns the one reading of a call that got no answer: certainly not sent, or perhaps applied. What an answer
+means is each adapter's own knowledge.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
+from urllib3 import Timeout
+from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+from jobs.errors import UpstreamError, UpstreamKind
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_NEVER_SENT = (requests.ConnectTimeout, InvalidURL, InvalidSchema, MissingSchema)
+
+
+class Transport:
+    """Calls to one base URL. Shared by threads; raises `UpstreamError` and nothing else."""
+
+    def __init__(self, base_url: str, *, upstream: str, connect_timeout: float) -> None:
+        """`upstream` is what messages call the other side: they never show its address."""
+        self._base_url = base_url.rstrip("/")
+        self._upstream = upstream
+        self._connect_timeout = connect_timeout
+        self._local = threading.local()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        until: float,
+        creates: bool = False,
+        params: dict[str, str | int] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> requests.Response:
+        """Send once, to be over at `until` (monotonic clock); any answer is returned, whatever its status.
+
+        Without an answer: `TRANSIENT` if it certainly was not sent or may be repeated, `AMBIGUOUS` if it `creates`.
+        """
+        remaining = until - time.monotonic()
+        if remaining <= 0:
+            raise UpstreamError(
+                UpstreamKind.TRANSIENT, f"{self._upstream}: no time was left for the call", code="too_late"
+            )
+        session = self._session()
+        if creates:
+            # A kept connection that the server closes under a POST reads as ambiguous; a fresh one cannot.
+            session.close()
+        try:
+            return session.request(
+                method,
+                self._base_url + path,
+                params=params,
+                json=body,
+                timeout=Timeout(connect=self._connect_timeout, total=remaining),  # type: ignore[arg-type] # the stubs lack it
+                allow_redirects=False,  # following one would repeat the call
+            )
+        except requests.RequestException as error:
+            raise self._unanswered(error, creates=creates) from error
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            # A proxy named in the environment cannot reach our own loopback.
+            session.trust_env = urlsplit(self._base_url).hostname not in _LOOPBACK
+        return session
+
+    def _unanswered(self, error: requests.RequestException, *, creates: bool) -> UpstreamError:
+        cause = type(_inner(error)).__name__
+        if _is_unsent(error):
+            message = f"{self._upstream} cannot be reached ({cause})"
+            return UpstreamError(UpstreamKind.TRANSIENT, message, code="unreachable")
+        kind = UpstreamKind.AMBIGUOUS if creates else UpstreamKind.TRANSIENT
+        if isinstance(error, requests.Timeout):
+            return UpstreamError(kind, f"{self._upstream} did not answer in time", code="timeout")
+        return UpstreamError(kind, f"{self._upstream} broke off the call ({cause})", code="connection_lost")
+
+
+def header_time(response: requests.Response, name: str) -> datetime | None:
+    """A header that holds an HTTP date, as aware UTC; None if there is none to be read."""
+    try:
+        return parsedate_to_datetime(response.headers[name]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return None
+
+
+def retry_after_seconds(response: requests.Response) -> float | None:
+    """`Retry-After`, in either of its forms, as a span."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdigit():
+        return float(value)
+    at = header_time(response, "Retry-After")
+    return None if at is None else max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+def _is_unsent(error: requests.RequestException) -> bool:
+    """Whether not one byte of the request can have left."""
+    return isinstance(error, _NEVER_SENT) or isinstance(_inner(error), NewConnectionError)
+
+
+def _inner(error: requests.RequestException) -> BaseException:
+    """What requests wrapped; only its type is ever shown, for its text holds the address."""
+    wrapped = error.args[0] if error.args else None
+    if isinstance(wrapped, MaxRetryError) and wrapped.reason is not None:
+        return wrapped.reason
+    return wrapped if isinstance(wrapped, BaseException) else error

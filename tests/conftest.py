@@ -1,0 +1,65 @@
+"""What the tests run on: a real PostgreSQL, a real metadata service, a simulated provider. All of their own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from planner_site import postgres
+from planner_site.metadata_service import MetadataService
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> Iterator[None]:
+    """Run the embedded server while there are tests that need a database; nothing if DATABASE_URL named another.
+
+    pytest-django asks for this fixture just before it creates the test database.
+    """
+    if os.environ["DATABASE_URL"] != postgres.url("test"):
+        yield
+        return
+    folder = CHECKOUT / ".data" / "test"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "pytest.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.exit("Another run of the tests uses this checkout's test database: wait for it.", returncode=1)
+        postgres.stop("test")  # and with it whatever a killed run left connected
+        postgres.ensure_running("test")
+        yield
+        postgres.stop("test")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_folder() -> None:
+    """WhiteNoise warns of a missing folder, and a warning is an error here."""
+    Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
+
+
+@pytest.fixture
+def child_environment(transactional_db: None) -> dict[str, str]:
+    """The environment of a child process (`manage.py ...`) that is to see what the test commits."""
+    url = os.environ["DATABASE_URL"].replace(
+        f"/{settings.DATABASES['default']['NAME']}", f"/{connection.settings_dict['NAME']}", 1
+    )
+    return {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+
+
+@pytest.fixture(scope="session")
+def mds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real metadata service that is empty at the start of the session."""
+    service = MetadataService(tmp_path_factory.mktemp("mds"))
+    try:
+        service.wait_until_up()
+        yield service.url
+    finally:
+        service.stop()

@@ -1,0 +1,135 @@
+"""Cancel: the wish is recorded once, in one update that leaves status and version alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
+
+from jobs import planner
+from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound, PlannerError
+from jobs.models import Job, JobEvent, QueueMessage
+from jobs.statuses import LIVE, TERMINAL
+from tests.factories import make_job, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+def unchanged(job: Job) -> bool:
+    """Whether neither the row nor its timeline differs from what it was, and no hint was sent."""
+    now = Job.objects.filter(pk=job.pk).values().get()
+    return (
+        all(value == getattr(job, name) for name, value in now.items())
+        and JobEvent.objects.filter(job=job).count() == 1
+        and not QueueMessage.objects.exists()
+    )
+
+
+@pytest.mark.parametrize("status", sorted(LIVE))
+def test_it_works_in_every_live_status(status: str) -> None:
+    job = make_job(status=status, version=7, lease_expires_at=timezone.now() + timedelta(minutes=1))
+    cancelled = planner.cancel(job.owner, job.pk, reason="too dear")
+    assert (cancelled.status, cancelled.version, cancelled.lease_expires_at) == (status, 7, job.lease_expires_at)
+    assert cancelled.shown_status == "cancelling"
+    assert cancelled.cancel_requested_at == cancelled.due_at
+    assert cancelled.cancel_requested_by == job.owner.email
+    event = JobEvent.objects.get(job=job, sequence=2)
+    assert (event.reason, event.source, event.actor) == ("cancel_requested", "planner", job.owner.email)
+    assert (event.message, event.to_status, cancelled.event_count) == ("too dear", "", 2)
+    assert QueueMessage.objects.count() == 1
+
+
+@pytest.mark.parametrize("status", sorted(TERMINAL))
+def test_a_job_that_is_over_is_a_conflict_that_names_its_state(status: str) -> None:
+    job = make_job(status=status)
+    with pytest.raises(Conflict, match=f"^job is already {status}$"):
+        planner.cancel(job.owner, job.pk)
+    assert unchanged(job)
+
+
+def test_a_second_cancel_changes_nothing() -> None:
+    job = planner.cancel((owner := make_user()), make_job(owner).pk)
+    again = planner.cancel(make_user("operator"), job.pk)
+    assert (again.cancel_requested_at, again.cancel_requested_by) == (job.cancel_requested_at, owner.email)
+    assert (JobEvent.objects.count(), QueueMessage.objects.count()) == (2, 1)
+
+
+def test_an_operator_may_cancel_every_job_and_is_named() -> None:
+    job, operator = make_job(), make_user("operator")
+    assert planner.cancel(operator, job.pk).cancel_requested_by == operator.email
+    event = JobEvent.objects.get(job=job, sequence=2)
+    assert (event.source, event.actor) == ("operator", operator.email)
+
+
+@pytest.mark.parametrize(("role", "error"), [("viewer", Forbidden), ("submitter", NotFound), ("", NotFound)])
+def test_who_may_not_cancel_is_refused(role: str, error: type[PlannerError]) -> None:
+    job = make_job()
+    with pytest.raises(error):
+        planner.cancel(make_user(role), job.pk)
+    assert unchanged(job)
+
+
+@pytest.mark.parametrize("job_id", ["job_nope", "", "\0", "\ud800"])
+def test_an_unknown_job_is_not_found(job_id: str) -> None:
+    with pytest.raises(NotFound):
+        planner.cancel(make_user("operator"), job_id)
+
+
+@pytest.mark.parametrize("reason", ["\0", "x" * 1001])
+def test_a_reason_that_cannot_be_stored_is_refused(reason: str) -> None:
+    job = make_job()
+    with pytest.raises(InvalidRequest):
+        planner.cancel(job.owner, job.pk, reason=reason)
+    assert unchanged(job)
+
+
+def in_a_thread(user: User, job_id: str, barrier: threading.Barrier | None = None) -> Job | Conflict:
+    try:
+        if barrier:
+            barrier.wait(timeout=30)
+        return planner.cancel(user, job_id)
+    except Conflict as conflict:
+        return conflict
+    finally:
+        connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_cancels_at_once_are_one_cancel() -> None:
+    job, barrier = make_job(), threading.Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        results = [pool.submit(in_a_thread, job.owner, job.pk, barrier) for _ in range(8)]
+        assert all(isinstance(result.result(), Job) for result in results)
+    assert (JobEvent.objects.count(), QueueMessage.objects.count()) == (2, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_ends_while_a_cancel_waits_for_its_row_is_a_conflict() -> None:
+    job = make_job(status="in_progress")
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Job.objects.filter(pk=job.pk).update(status="completed", completed_at=timezone.now())
+            waiting = pool.submit(in_a_thread, job.owner, job.pk)
+            wait_for_a_blocked_connection()
+        result = waiting.result()
+    assert str(result) == "job is already completed"
+    assert JobEvent.objects.count() == 1
+
+
+def wait_for_a_blocked_connection() -> None:
+    """Return once another connection waits for a lock of this one; fail before its lock timeout would."""
+    deadline = time.monotonic() + 1.5
+    while time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT true FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
+            if cursor.fetchone():
+                return
+    pytest.fail("nothing waited for the row")
