@@ -53,7 +53,7 @@ class ReadableFile:
 
 
 class FileContent:
-    """A download under way. Iterate it once; `close` ends it at the MDS too, begun or not.
+    """A download under way. Iterate it once; `close` ends it early, begun or not, at the MDS too.
 
     An MDS that breaks off raises while iterating, so that a cut file is never taken for a whole one.
     """
@@ -72,8 +72,6 @@ class FileContent:
         except requests.RequestException as error:
             logger.warning("download of file %s broke off: %s", self.file.id, type(error).__name__)
             raise Unavailable("the metadata service broke off the download") from error
-        finally:
-            self.close()
 
     def close(self) -> None:
         """Give the connection up."""
@@ -154,7 +152,7 @@ def readable_file(user: User, file_id: str) -> ReadableFile:
 
 
 def open_content(user: User, file_id: str) -> FileContent:
-    """Begin a download. Raises `NotFound`, `Forbidden`, `Unavailable`; the caller iterates or closes the result."""
+    """Begin a download, to be read to its end or closed. Raises `NotFound`, `Forbidden`, `Unavailable`."""
     file = readable_file(user, file_id)
     # Uncompressed: the length then is what is passed on, and a cut body is noticed.
     path = f"{_file_path(file.id)}/content"

@@ -19,7 +19,6 @@ from contextlib import suppress
 from datetime import timedelta
 
 from django.db import DatabaseError, InterfaceError, connection
-from django.db.models import Min
 from django.db.models.functions import Now
 
 from jobs.conf import times
@@ -97,9 +96,8 @@ class Supervisor:
         timer = seconds_to_next_timer()
         if timer is not None and timer < -times().stalled:
             return True
-        patience = timedelta(seconds=times().stalled)
-        oldest = QueueMessage.objects.aggregate(oldest=Min("created_at"), now=Now())
-        return oldest["oldest"] is not None and oldest["oldest"] + patience < oldest["now"]
+        since = Now() - timedelta(seconds=times().stalled)
+        return QueueMessage.objects.filter(created_at__lt=since).exists()
 
     def _has_beaten(self) -> bool:
         since = Now() - timedelta(seconds=times().stalled)

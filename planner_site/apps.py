@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig
+from django.apps import apps as installed
+from django.apps.registry import Apps
 from django.core.checks import Tags, register
 from django.db.models.signals import post_migrate
 
@@ -20,11 +22,16 @@ class SiteConfig(AppConfig):
         from planner_site.checks import check_security
 
         register(check_security, Tags.security)
-        post_migrate.connect(_create_dev_user, sender=self, dispatch_uid="planner_site.dev_user")
+        users = installed.get_app_config("auth")
+        post_migrate.connect(_create_dev_user, sender=users, dispatch_uid="planner_site.dev_user")
 
 
-def _create_dev_user(using: str, **_: Any) -> None:
+def _create_dev_user(*, apps: Apps = installed, **_: Any) -> None:
     from jobs.api.authentication import dev_user, is_dev_mode
 
-    if is_dev_mode() and using == "default":
+    try:
+        apps.get_model("auth", "User")
+    except LookupError:  # a migration back to before there were users
+        return
+    if is_dev_mode():
         dev_user()

@@ -99,6 +99,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+DATETIME_FORMAT = "Y-m-d H:i:s"  # the admin's: seconds matter there
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"

@@ -6,15 +6,16 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
 from django.db import connection
 
+from jobs.provisioners.simulated_server import SimulatedServer
 from planner_site import postgres
 from planner_site.metadata_service import MetadataService
-
-CHECKOUT = Path(__file__).resolve().parent.parent
+from tests.checkouts import Checkout
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +27,7 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     if os.environ["DATABASE_URL"] != postgres.url("test"):
         yield
         return
-    folder = CHECKOUT / ".data" / "test"
+    folder = settings.BASE_DIR / ".data" / "test"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "pytest.lock").open("a") as lock:
         try:
@@ -48,9 +49,7 @@ def static_folder() -> None:
 @pytest.fixture
 def child_environment(transactional_db: None) -> dict[str, str]:
     """The environment of a child process (`manage.py ...`) that is to see what the test commits."""
-    url = os.environ["DATABASE_URL"].replace(
-        f"/{settings.DATABASES['default']['NAME']}", f"/{connection.settings_dict['NAME']}", 1
-    )
+    url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
     return {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
 
 
@@ -63,3 +62,20 @@ def mds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield service.url
     finally:
         service.stop()
+
+
+@pytest.fixture
+def simulated_server(tmp_path: Path) -> Iterator[SimulatedServer]:
+    """A simulated provider of its own for each test, ready at once unless told otherwise."""
+    with SimulatedServer(ledger_path=tmp_path / "ledger.jsonl") as server:
+        yield server
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    """A copy of this checkout, for tests of what starts everything: they meet no server that runs from this one."""
+    copy = Checkout(tmp_path / "checkout")
+    try:
+        yield copy
+    finally:
+        copy.remove()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,10 +19,11 @@ import responses
 import time_machine
 from urllib3.exceptions import MaxRetryError, NameResolutionError
 
-from jobs.batch_client import Batch, BatchClient, PlannerDecision, Submission
+from jobs.batch_client import Batch, BatchClient
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.transport import Transport
-from tests.waiting import eventually
+from tests.batch_calls import SUBMISSION, client_of, failure
+from tests.peers import Peer, constant, silence
 
 URL = "http://mds.example:8090"
 BATCHES = f"{URL}/v1/batches"
@@ -33,21 +32,6 @@ BODY = {"id": "b1", "object": "batch", "status": "scheduling", "created_at": 1_8
 PAGE = {"object": "list", "data": [BODY], "has_more": False}
 OWN_404 = {"error": {"message": "Batch not found", "type": "invalid_request_error", "param": None, "code": None}}
 ROUTER_404 = {"detail": "Not Found"}
-
-DECISION = PlannerDecision(
-    job_id="here:job:1",
-    model="m",
-    provision_id="p",
-    provision_resource_deadline=0,
-    accelerator_type="H100",
-    replicas=1,
-    endpoint_cluster="",
-)
-SUBMISSION = Submission("file-1", "/v1/chat/completions", "24h", {}, DECISION)
-
-
-def client_of(url: str, timeout: float = 5) -> BatchClient:
-    return BatchClient(url, connect_timeout=2, call_timeout=timeout, create_timeout=timeout)
 
 
 @pytest.fixture
@@ -59,14 +43,6 @@ def client() -> BatchClient:
 def upstream() -> Iterator[responses.RequestsMock]:
     with responses.RequestsMock() as mock:
         yield mock
-
-
-def failure(call: Callable[..., Any], *args: Any) -> UpstreamError:
-    with pytest.raises(UpstreamError) as raised:
-        call(*args)
-    assert "mds.example" not in str(raised.value), "messages show no address"
-    assert "127.0.0.1" not in str(raised.value)
-    return raised.value
 
 
 # --- create ---
@@ -274,71 +250,6 @@ def test_a_long_message_is_cut(client: BatchClient, upstream: responses.Requests
 # --- no answer: real sockets ---
 
 
-class Peer:
-    """A listener that reads each request and then answers (None: stays silent) and perhaps closes."""
-
-    def __init__(self, answer: Callable[[bytes], bytes | None], *, closes: bool = False) -> None:
-        self.connections = 0
-        self._answer = answer
-        self._closes = closes
-        self._kept: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._kept.append(connection)
-            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            while request := read_request(connection):
-                if answer := self._answer(request):
-                    connection.sendall(answer)
-                if self._closes:
-                    connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-        for connection in self._kept:
-            connection.close()
-
-
-def read_request(connection: socket.socket) -> bytes:
-    """One whole request, head and body; empty when the other side has closed."""
-    request = b""
-    while True:
-        head, end, body = request.partition(b"\r\n\r\n")
-        length = re.search(rb"(?i)content-length: (\d+)", head)
-        if end and len(body) >= (int(length[1]) if length else 0):
-            return request
-        if not (received := connection.recv(65536)):
-            return b""
-        request += received
-
-
-def silence(request: bytes) -> None:
-    """The answer of a peer that hangs, or that closes without a word."""
-
-
-def constant(answer: bytes) -> Callable[[bytes], bytes]:
-    return lambda request: answer
-
-
 def http_answer(body: dict[str, Any], *, cut: int = 0) -> bytes:
     content = json.dumps(body).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -350,9 +261,7 @@ def peer() -> Iterator[Callable[..., Peer]]:
     with ExitStack() as stack:
 
         def make(answer: Callable[[bytes], bytes | None], *, closes: bool = False) -> Peer:
-            made = Peer(answer, closes=closes)
-            stack.callback(made.close)
-            return made
+            return stack.enter_context(Peer(answer, closes=closes))
 
         yield make
 
@@ -446,110 +355,3 @@ def test_a_call_with_no_time_left_is_not_sent(upstream: responses.RequestsMock) 
         transport.call("POST", "/v1/batches", until=time.monotonic() - 1, creates=True)
     assert (raised.value.kind, raised.value.code) == (UpstreamKind.TRANSIENT, "too_late")
     assert len(upstream.calls) == 0
-
-
-# --- the real metadata service ---
-
-
-@pytest.fixture
-def real(mds: str) -> BatchClient:
-    return client_of(mds, timeout=30)
-
-
-def submission(job_id: str, file_id: str = "no-such-file", **decided: Any) -> Submission:
-    decision = dataclasses.replace(DECISION, job_id=job_id, **decided)
-    return dataclasses.replace(SUBMISSION, input_file_id=file_id, decision=decision)
-
-
-def upload(mds: str, lines: int) -> str:
-    line = {"method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
-    content = "\n".join(json.dumps({"custom_id": f"c{number}", **line}) for number in range(lines))
-    answer = requests.post(
-        f"{mds}/v1/files", files={"file": ("in.jsonl", content)}, data={"purpose": "batch"}, timeout=30
-    )
-    return str(answer.json()["id"])
-
-
-@pytest.mark.mds
-def test_a_real_batch_runs_to_its_end(mds: str, real: BatchClient) -> None:
-    created = real.create(submission("here:whole:1", upload(mds, 2)))
-    assert created.status == "scheduling"
-    assert created.created_at is not None
-    assert abs(created.created_at - datetime.now(UTC)) < timedelta(minutes=1)
-
-    eventually(lambda: real.get(created.id).status == "completed", timeout=60)
-    done = real.get(created.id)
-    assert (done.total, done.completed, done.failed, done.job_id) == (2, 2, 0, "here:whole:1")
-    assert done.output_file_id
-    assert not done.error_file_id
-    assert failure(real.cancel, created.id).kind == UpstreamKind.CONFLICT
-
-
-@pytest.mark.mds
-def test_a_real_batch_is_listed_at_once_and_pages_have_no_gap(real: BatchClient) -> None:
-    ids = [real.create(submission(f"here:listed:{number}")).id for number in range(3)]
-    first = real.list_page(limit=2)
-    assert [batch.id for batch in first.batches] == [ids[2], ids[1]]
-    assert [batch.job_id for batch in first.batches] == ["here:listed:2", "here:listed:1"]
-    assert first.has_more
-    assert real.list_page(after=ids[1], limit=1).batches[0].id == ids[0]
-    assert first.server_at is not None
-    assert abs(first.server_at - datetime.now(UTC)) < timedelta(minutes=1)
-
-
-@pytest.mark.mds
-def test_a_real_batch_can_be_cancelled_while_it_runs(mds: str, real: BatchClient) -> None:
-    batch_id = real.create(submission("here:cancelled:1", upload(mds, 5000))).id
-    eventually(lambda: real.get(batch_id).status == "in_progress", timeout=60)
-    assert real.cancel(batch_id).status in {"cancelling", "cancelled"}
-    eventually(lambda: real.get(batch_id).status == "cancelled", timeout=60)
-
-
-@pytest.mark.mds
-def test_a_real_batch_past_its_deadline_is_expired_at_once(real: BatchClient) -> None:
-    created = real.create(submission("here:late:1", provision_resource_deadline=1_700_000_000))
-    assert created.status == "expired"
-    assert created.expires_at == datetime.fromtimestamp(1_700_000_000, UTC)
-    assert real.get(created.id).status == "expired"
-
-
-@pytest.mark.mds
-def test_a_real_failure_tells_why(real: BatchClient) -> None:
-    batch_id = real.create(submission("here:no-file:1")).id
-    eventually(lambda: real.get(batch_id).status == "failed", timeout=60)
-    failed = real.get(batch_id)
-    assert failed.errors[0]["code"] == "invalid_input_file"
-    assert failed.total is None
-
-
-@pytest.mark.mds
-def test_a_real_refusal_names_the_field(real: BatchClient) -> None:
-    refused = submission("here:refused:1", client={"max_concurrency": 5000})
-    error = failure(real.create, refused)
-    assert error.kind == UpstreamKind.PERMANENT
-    assert "aibrix.client.max_concurrency" in str(error)
-    error = failure(real.create, submission("here:refused:2", runtime_target="Nowhere"))
-    assert error.kind == UpstreamKind.PERMANENT
-    assert "Nowhere" in str(error)
-
-
-@pytest.mark.mds
-def test_a_real_service_does_not_know_every_batch(real: BatchClient) -> None:
-    assert failure(real.get, "no-such-batch").kind == UpstreamKind.NOT_FOUND
-    assert failure(real.cancel, "no-such-batch").kind == UpstreamKind.NOT_FOUND
-
-
-@pytest.mark.mds
-def test_a_batch_whose_answer_was_lost_is_found_in_the_list(
-    mds: str, real: BatchClient, peer: Callable[..., Peer]
-) -> None:
-    """Why a lost answer is ambiguous: the batch exists all the same."""
-
-    def forward_and_lose(request: bytes) -> None:
-        with socket.create_connection(("127.0.0.1", urlsplit(mds).port or 80)) as onward:
-            onward.sendall(request)
-            onward.recv(1)
-
-    losing = client_of(peer(forward_and_lose, closes=True).url)
-    assert failure(losing.create, submission("here:lost:1")).kind == UpstreamKind.AMBIGUOUS
-    assert "here:lost:1" in {batch.job_id for batch in real.list_page().batches}

@@ -50,7 +50,7 @@ def refusal(content: bytes, name: str = "requests.jsonl", **options: Any) -> Inv
 
 
 @contextlib.contextmanager
-def server(settings: Any, answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[list[str]]:
+def server(settings: Any, answer: Callable[[BaseHTTPRequestHandler], object]) -> Iterator[list[str]]:
     """A metadata service that answers every call with `answer`; yields the calls, as `METHOD path`."""
     calls: list[str] = []
 
@@ -245,7 +245,7 @@ def test_a_metadata_service_that_hangs_is_unavailable(
 ) -> None:
     monkeypatch.setattr(files, "ANSWER_SECONDS", 0.1)
     file, given_up = make_file(), threading.Event()
-    with server(settings, lambda _: [None, given_up.wait(10)][0]) as calls:
+    with server(settings, lambda _: given_up.wait(10)) as calls:
         with pytest.raises(Unavailable):
             upload(file.owner, line()) if method == "upload" else files.open_content(file.owner, file.pk)
         given_up.set()
@@ -254,9 +254,8 @@ def test_a_metadata_service_that_hangs_is_unavailable(
 
 def test_a_file_whose_row_cannot_be_stored_is_deleted_again(settings: Any) -> None:
     file = make_file()
-    with server(settings, replying(200, {"id": file.pk})) as calls:
-        with pytest.raises(IntegrityError), transaction.atomic():
-            upload(file.owner, line())
+    with server(settings, replying(200, {"id": file.pk})) as calls, pytest.raises(IntegrityError), transaction.atomic():
+        upload(file.owner, line())
     assert calls == ["POST /v1/files", f"DELETE /v1/files/{file.pk}"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -17,6 +16,7 @@ from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound, PlannerEr
 from jobs.models import Job, JobEvent, QueueMessage
 from jobs.statuses import LIVE, TERMINAL
 from tests.factories import make_job, make_user
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -116,20 +116,14 @@ def test_a_job_that_ends_while_a_cancel_waits_for_its_row_is_a_conflict() -> Non
         with transaction.atomic():
             Job.objects.filter(pk=job.pk).update(status="completed", completed_at=timezone.now())
             waiting = pool.submit(in_a_thread, job.owner, job.pk)
-            wait_for_a_blocked_connection()
+            eventually(somebody_waits_for_us, timeout=1.5)
         result = waiting.result()
     assert str(result) == "job is already completed"
     assert JobEvent.objects.count() == 1
 
 
-def wait_for_a_blocked_connection() -> None:
-    """Return once another connection waits for a lock of this one; fail before its lock timeout would."""
-    deadline = time.monotonic() + 1.5
-    while time.monotonic() < deadline:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT true FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-            )
-            if cursor.fetchone():
-                return
-    pytest.fail("nothing waited for the row")
+def somebody_waits_for_us() -> bool:
+    """Whether another connection waits for a lock of this one."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT true FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
+        return cursor.fetchone() is not None

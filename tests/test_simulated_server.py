@@ -306,7 +306,7 @@ def test_a_killed_process_forgets_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.provisioners.simulated_server", "--port", str(port)]
     command += ["--ledger", str(tmp_path / "ledger"), "--capacity", "1", "--price", "3", "--ready-seconds", "0"]
     for expected in (201, 409):  # the one place is still taken after the kill
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own server
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
                 assert f":{port}" in process.stdout.readline()

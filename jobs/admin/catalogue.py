@@ -29,7 +29,7 @@ class TemplateForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' gene
 
     def clean_spec(self) -> dict[str, Any]:
         """An object, its accelerator too."""
-        spec = self.cleaned_data["spec"] or {}
+        spec = {} if self.cleaned_data["spec"] is None else self.cleaned_data["spec"]
         if not isinstance(spec, dict) or not isinstance(spec.get("accelerator") or {}, dict):
             raise forms.ValidationError('The spec must be a JSON object, and its "accelerator" too.')
         return spec

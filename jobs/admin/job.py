@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from jobs import planner
-from jobs.admin.rows import NONE, RowsAdmin, RowsInline, label, moment, pretty
+from jobs.admin.rows import NONE, RowsAdmin, RowsInline, ago, label, moment, pretty
 from jobs.admin.steering import SteeredAdmin, Steering
 from jobs.models import Job, JobEvent, Provision
 from jobs.statuses import JobStatus, shown_as
@@ -115,9 +115,31 @@ class JobAdmin(SteeredAdmin):
     fieldsets = (
         (
             None,
-            {"fields": ("id", "name", "shown", "waits", "next_look", "deadline", "progress", "created_by", "owner")},
+            {
+                "fields": (
+                    "id",
+                    "name",
+                    "shown",
+                    "waits",
+                    "next_look",
+                    "deadline",
+                    "progress",
+                    "owner",
+                    ("cancel_requested_at", "cancel_requested_by"),
+                )
+            },
         ),
-        ("Trouble", {"fields": ("failure_stage", "error_code", "error_message", "last_error", "last_error_at")}),
+        (
+            "Trouble",
+            {
+                "fields": (
+                    ("failure_stage", "error_code"),
+                    "error_message",
+                    ("last_error_code", "last_error_at"),
+                    "last_error",
+                )
+            },
+        ),
         (
             "Request",
             {
@@ -129,8 +151,7 @@ class JobAdmin(SteeredAdmin):
                 )
             },
         ),
-        ("Batch", {"fields": (("batch_id", "seen", "attempt", "lost_batches"), ("output_file_id", "error_file_id"))}),
-        ("Cancel", {"fields": (("cancel_requested_at", "cancel_requested_by"),)}),
+        ("Batch", {"fields": (("batch_id", "seen", "attempt", "lost_attempts"), ("output_file_id", "error_file_id"))}),
         ("Times", {"classes": ("collapse",), "fields": tuple(f"{s}_at" for s in JobStatus.values if s != "pending")}),
         ("Documents", {"classes": ("collapse",), "fields": ("documents",)}),
         (
@@ -165,9 +186,9 @@ class JobAdmin(SteeredAdmin):
         return moment(job.due_at) if job.due_at else "when there is news, or room in a pool"
 
     @admin.display(description="accepted", ordering="accepted_at")
-    def accepted(self, job: Job) -> str:
+    def accepted(self, job: Job) -> SafeString | str:
         """When it was promised."""
-        return moment(job.accepted_at)
+        return ago(job.accepted_at)
 
     @admin.display(description="deadline")
     def deadline(self, job: Job) -> str:

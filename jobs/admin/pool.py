@@ -9,6 +9,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
+from django.db import models
 from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -72,14 +73,14 @@ class PoolForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' generic 
 
     def clean_options(self) -> dict[str, Any]:
         """An object."""
-        options = self.cleaned_data["options"] or {}
+        options = {} if self.cleaned_data["options"] is None else self.cleaned_data["options"]
         if not isinstance(options, dict):
             raise forms.ValidationError("Options must be a JSON object.")
         return options
 
     def clean_accelerator_types(self) -> list[str]:
         """A list of names."""
-        types = self.cleaned_data["accelerator_types"] or []
+        types = [] if self.cleaned_data["accelerator_types"] is None else self.cleaned_data["accelerator_types"]
         if not isinstance(types, list) or not all(isinstance(name, str) and name for name in types):
             raise forms.ValidationError('Accelerator types must be a JSON list of names, such as ["H100"].')
         return types
@@ -90,6 +91,10 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
     """Pools: edited by people with that right, deleted only when nothing is held there."""
 
     form = PoolForm
+    formfield_overrides = {  # noqa: RUF012 - Django's own shape
+        models.JSONField: {"widget": forms.Textarea(attrs={"rows": 4, "cols": 60})},
+        models.TextField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 60})},
+    }
     list_display = ("name", "provider", "is_enabled", "priority", "live", "provisioning", "observed", "observe_error")
     list_filter = ("is_enabled",)
     show_facets = admin.ShowFacets.NEVER

@@ -10,12 +10,10 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from jobs import planner
-from jobs.admin.rows import label, moment, pretty
+from jobs.admin.rows import ago, label, moment, pretty
 from jobs.admin.steering import SteeredAdmin, Steering
 from jobs.models import Provision
 from jobs.statuses import LIVE, PROVISION_ENDED, PROVISION_HELD, PROVISION_LIVE, ProvisionStatus
-
-_HELD, _FAILING = "held", "failing"
 
 
 def is_failing_release(provision: Provision) -> bool:
@@ -32,8 +30,8 @@ class ProvisionState(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """What may cost money, what is stuck, then each status."""
         return [
-            (_HELD, "held (may cost money)"),
-            (_FAILING, "release failing"),
+            ("held", "held (may cost money)"),
+            ("failing", "release failing"),
             *((status, status) for status in ProvisionStatus.values),
         ]
 
@@ -47,6 +45,10 @@ class ProvisionState(admin.SimpleListFilter):
             case status if status in ProvisionStatus.values:
                 return queryset.filter(status=status)
         return queryset
+
+
+def _label(provision: Provision) -> SafeString:
+    return label(provision.status, "alarm" if is_failing_release(provision) else "")
 
 
 def _facts(provision: Provision) -> str:
@@ -76,7 +78,7 @@ class ProvisionAdmin(SteeredAdmin):
         permission="jobs.release_provision",
         ask=lambda user, key, reason: planner.release(user, key, reason=reason),
         job_id=lambda provision: provision.job_id,
-        label=lambda provision: label(provision.status),
+        label=_label,
         facts=_facts,
         outcome=_outcome,
         is_over=lambda provision: provision.status in PROVISION_ENDED,
@@ -90,11 +92,11 @@ class ProvisionAdmin(SteeredAdmin):
     search_fields = ("name__startswith", "job_id__exact", "pool__name__exact")
     search_help_text = "Beginning of its name, a whole job id, or a pool's name."
     ordering = ("-requested_at", "-id")
-    readonly_fields = ("state", "observed", "deadline", "expires", "next_look", "trouble", "spec_json", "detail_json")
+    readonly_fields = ("state", "observed", "deadline", "expires", "next_look", "spec_json", "detail_json")
     fieldsets = (
         (None, {"fields": ("name", "state", "job", "pool", "attempt", "region", "next_look")}),
-        ("Trouble", {"fields": ("trouble", "last_error_code", "last_error", "last_error_at", "retry_count")}),
-        ("As observed", {"fields": ("observed_state", "observed", "external_ids", "surplus_ids", "detail_json")}),
+        ("Trouble", {"fields": (("last_error_code", "last_error_at", "retry_count"), "last_error")}),
+        ("As observed", {"fields": ("observed_state", "observed", "external_ids", "detail_json")}),
         ("Asked for", {"fields": ("deadline", "expires", "spec_json")}),
         (
             "Times",
@@ -103,7 +105,7 @@ class ProvisionAdmin(SteeredAdmin):
                     ("requested_at", "create_started_at", "create_ended_at"),
                     ("ready_at", "failed_at", "lost_at"),
                     ("release_requested_at", "release_requested_by"),
-                    ("releasing_at", "absent_since_at", "absence_confirmed_at"),
+                    ("releasing_at", "release_sent_at", "absent_since_at", "absence_confirmed_at"),
                     ("released_at", "written_off_at"),
                 )
             },
@@ -119,17 +121,17 @@ class ProvisionAdmin(SteeredAdmin):
     @admin.display(description="status")
     def state(self, provision: Provision) -> SafeString:
         """A release that fails is red, not grey."""
-        return label(provision.status, "alarm" if is_failing_release(provision) else "")
+        return _label(provision)
 
     @admin.display(description="requested", ordering="requested_at")
-    def requested(self, provision: Provision) -> str:
+    def requested(self, provision: Provision) -> SafeString | str:
         """When its row was written, before anything was created."""
-        return moment(provision.requested_at)
+        return ago(provision.requested_at)
 
     @admin.display(description="last observed")
-    def observed(self, provision: Provision) -> str:
+    def observed(self, provision: Provision) -> SafeString | str:
         """The age of the facts shown."""
-        return moment(provision.observed_at)
+        return ago(provision.observed_at)
 
     @admin.display(description="ready deadline")
     def deadline(self, provision: Provision) -> str:

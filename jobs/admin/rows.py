@@ -110,6 +110,16 @@ def _without_secrets(value: Any) -> Any:
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
+def ago(at: datetime | None) -> SafeString | str:
+    """The same for a list's narrow column; the time itself on hover."""
+    if at is None:
+        return NONE
+    distance = moment(at).partition("(")[2].rstrip(")")
+    return format_html(
+        '<span style="white-space: nowrap" title="{} UTC">{}</span>', f"{at:%Y-%m-%d %H:%M:%S}", distance
+    )
+
+
 def moment(at: datetime | None) -> str:
     """A time and how far away it is."""
     if at is None:

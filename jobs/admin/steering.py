@@ -166,7 +166,7 @@ class SteeredAdmin(RowsAdmin):
             self.message_user(request, "These rows are gone.", messages.WARNING)
         if len(outcomes) <= TOLD_SINGLY:
             for row, level, outcome in outcomes:
-                self.message_user(request, f"{row}: {outcome}.", level)
+                self.message_user(request, f"“{row}”: {outcome}.", level)
             return
         by_outcome: dict[tuple[int, str], list[str]] = defaultdict(list)
         for row, level, outcome in outcomes:

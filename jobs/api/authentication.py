@@ -22,6 +22,7 @@ from rest_framework.request import Request
 
 from jobs.models import ApiToken
 
+CHALLENGE = 'Bearer realm="planner"'
 DEV_USERNAME = "dev-user"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -69,7 +70,7 @@ class PlannerAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         """Its presence makes a missing login 401 and not 403."""
-        return 'Bearer realm="planner"'
+        return CHALLENGE
 
 
 def user_of_token(token: str) -> User:

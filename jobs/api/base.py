@@ -11,6 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from jobs.api.authentication import CHALLENGE
+from jobs.api.errors import LengthRequired
 from jobs.errors import InvalidRequest
 
 
@@ -24,8 +26,10 @@ class ApiView(APIView):
         return super().dispatch(request, *args, **kwargs)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Refuse what PostgreSQL cannot even compare with."""
+        """Refuse what would be misread: a body of unknown length, and what PostgreSQL cannot even compare with."""
         super().initial(request, *args, **kwargs)
+        if "Transfer-Encoding" in request.headers:
+            raise LengthRequired
         if "\0" in request.path:
             raise RouteNotFound("Not Found")
         for name, values in request.query_params.lists():
@@ -38,6 +42,10 @@ class PublicView(ApiView):
 
     authentication_classes = ()
     permission_classes = ()
+
+    def get_authenticate_header(self, request: Request) -> str:
+        """A failed login is a 401 here too."""
+        return CHALLENGE
 
 
 class HealthView(PublicView):

@@ -88,6 +88,13 @@ class BodyTooLarge(APIException):
     default_detail = "the request is too large"
 
 
+class LengthRequired(APIException):
+    """Django reads no body whose length it is not told, and would take it for an empty one."""
+
+    status_code = 411
+    default_detail = "a Content-Length is required; chunked bodies are not read"
+
+
 def exception_handler(exception: Exception, context: dict[str, Any]) -> Response:
     """DRF's hook: whatever a view raised, in the contract's shape."""
     refusal = refusal_of(exception)
@@ -108,7 +115,7 @@ def refusal_of(exception: BaseException | None) -> Refusal:
         case PermissionDenied():
             return Refusal(403, str(exception) or "permission denied")
         case OperationalError() | InterfaceError():
-            return _unavailable("the database does not answer; nothing is known to be stored, please try again")
+            return _unavailable("the database does not answer; please try again")
         case RequestDataTooBig():
             return Refusal(413, BodyTooLarge.default_detail)
         case SuspiciousOperation() | UnreadablePostError():

@@ -26,9 +26,9 @@ class Body:
     """One JSON object of a request; `path` is how a refusal names it."""
 
     def __init__(self, value: Any, path: str = "") -> None:
-        if not isinstance(value, dict):
+        if not isinstance(value, dict | None):
             raise InvalidRequest(path or "body", "must be a JSON object")
-        self._value = value
+        self._value = value or {}
         self._path = path
 
     def get(self, name: str) -> Any:
@@ -45,8 +45,7 @@ class Body:
 
     def member(self, name: str) -> Body:
         """An object, empty if absent."""
-        value = self.get(name)
-        return Body({} if value is None else value, self._name(name))
+        return Body(self.get(name), self._name(name))
 
     def known(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Those of `names` that are present, in snake_case."""

@@ -21,6 +21,7 @@ from jobs.models import DeploymentTemplate, InputFile
 from jobs.pages.access import signed_in
 
 OFFERED_FILES = 50
+BY_NAME = ("model__name", "name", "-created_at")
 WINDOWS = ("1h", "2h", "6h", "12h", "24h", "2d", "7d")
 REFUSALS = {
     InvalidRequest.code: 400,
@@ -51,7 +52,7 @@ def template_choices() -> list[Any]:
     """Active templates, grouped by their model."""
     by_model: dict[str, list[tuple[str, str]]] = defaultdict(list)
     active = DeploymentTemplate.objects.filter(status=DeploymentTemplate.Status.ACTIVE).select_related("model")
-    for template in active.order_by("model__name", "name", "-created_at"):
+    for template in active.order_by(*BY_NAME):
         by_model[template.model.name].append((template.pk, template_label(template)))
     return [*by_model.items(), ("", "No template: any pool, engine chosen by the metadata service")]
 
@@ -125,7 +126,10 @@ class NewJobForm(forms.Form):
 def _blank_or_bound(request: HttpRequest, user: User, kept: InputFile | None = None) -> NewJobForm:
     offered = list(files.visible_files(user).filter(owner=user)[:OFFERED_FILES])
     if request.method != "POST":
-        return NewJobForm(offered=offered, initial={"request_key": uuid.uuid4().hex})
+        first = DeploymentTemplate.objects.filter(status=DeploymentTemplate.Status.ACTIVE).order_by(*BY_NAME).first()
+        return NewJobForm(
+            offered=offered, initial={"request_key": uuid.uuid4().hex, "template": first.pk if first else ""}
+        )
     given = request.POST.copy()
     if kept:
         given["input_file"] = kept.pk

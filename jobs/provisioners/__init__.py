@@ -27,7 +27,10 @@ _instances_lock = threading.Lock()
 
 
 def get_provisioner(provider: str, options: dict[str, Any]) -> Provisioner:
-    """The one instance for a provider and its options. Raises `UpstreamError` (permanent) if there can be none."""
+    """The one instance for a provider and its options.
+
+    Raises `UpstreamError`, of the kind of an invalid credential, if none can be made.
+    """
     path = settings.PLANNER_PROVIDERS.get(provider)
     if path is None:
         known = ", ".join(sorted(settings.PLANNER_PROVIDERS))
@@ -51,4 +54,5 @@ def get_provisioner(provider: str, options: dict[str, Any]) -> Provisioner:
 
 
 def _unusable(message: str) -> UpstreamError:
-    return UpstreamError(UpstreamKind.PERMANENT, message, code="unknown_provider")
+    # of this kind because it must fail no job: nothing works in that pool until an operator acts
+    return UpstreamError(UpstreamKind.INVALID_CREDENTIAL, message, code="unknown_provider")

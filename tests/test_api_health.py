@@ -1,0 +1,90 @@
+"""/healthz and /readyz."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from jobs import conf
+from jobs.models import Worker
+
+
+def beat(seconds_ago: float) -> None:
+    at = timezone.now() - timedelta(seconds=seconds_ago)
+    Worker.objects.create(host="h", pid=Worker.objects.count(), pass_started_at=at, beat_at=at)
+
+
+def readyz() -> tuple[int, Any]:
+    response = Client().get("/readyz")
+    return response.status_code, response.json()
+
+
+def test_healthz_touches_no_database() -> None:
+    # no database mark: a query would fail this test
+    response = Client().get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert "no-store" in response["Cache-Control"]
+
+
+@pytest.mark.parametrize("mode", ["dev", "basic"])
+def test_healthz_is_the_same_in_every_mode(mode: str, settings: Any) -> None:
+    settings.PLANNER_AUTH_MODE = mode
+    assert Client().get("/healthz").status_code == 200
+
+
+@pytest.mark.django_db
+def test_ready_is_with_a_worker_that_beats_whatever_the_mds_does(settings: Any) -> None:
+    settings.PLANNER_MDS_URL = "http://127.0.0.1:1"
+    beat(conf.times().unready * 9)
+    beat(0)
+    checks = {"database": "ok", "migrations": "ok", "workers": "ok"}
+    assert readyz() == (200, {"status": "ready", "checks": checks})
+
+
+@pytest.mark.django_db
+def test_ready_writes_nothing() -> None:
+    beat(0)
+    with CaptureQueriesContext(connection) as queries:
+        assert readyz()[0] == 200
+    assert {query["sql"].split()[0] for query in queries} == {"SELECT"}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("has_old_beat", [True, False])
+def test_without_a_beat_it_is_not_ready(has_old_beat: bool) -> None:
+    if has_old_beat:
+        beat(conf.times().unready * 2)
+    status, body = readyz()
+    assert (status, body["status"]) == (503, "not ready")
+    assert body["checks"]["workers"] == f"none has beaten for {conf.times().unready:g} s"
+    assert body["checks"]["database"] == body["checks"]["migrations"] == "ok"
+
+
+@pytest.mark.django_db
+def test_with_a_migration_missing_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    beat(0)
+    monkeypatch.setattr(MigrationExecutor, "migration_plan", lambda *_: [("one", False), ("two", False)])
+    status, body = readyz()
+    assert (status, body["checks"]["migrations"]) == (503, "2 not applied")
+
+
+@pytest.mark.django_db
+def test_without_a_database_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OperationalError("connection to 10.0.0.1 refused for user secret")
+
+    monkeypatch.setattr(MigrationExecutor, "__init__", fail)
+    status, body = readyz()
+    assert (status, body["checks"]["database"]) == (503, "does not answer (OperationalError)")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_are_reads(path: str) -> None:
+    assert Client().post(path).status_code == 405
