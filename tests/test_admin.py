@@ -258,6 +258,7 @@ def test_the_page_of_a_job_shows_why_it_waits_what_comes_next_and_its_timeline_i
     assert f"{job.due_at:%Y-%m-%d %H:%M:%S} UTC (in 5 minutes" in text or "(in 4 minutes" in text or "(in 300 s" in text
     assert timeline.index("accepted") < timeline.index("second") < timeline.index("third")
     assert "olga" in text
+    assert f"{job.accepted_at:%Y-%m-%d %H:%M:%S}" in timeline
     assert "<script>x" not in timeline
     job_in_hand = make_job(lease_expires_at=timezone.now())
     assert "in a worker" in words(operator_client().get(url(Job, "change", job_in_hand.pk)))

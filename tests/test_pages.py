@@ -582,6 +582,20 @@ def test_sending_the_form_twice_makes_one_job() -> None:
     assert locations == {f"/jobs/{Job.objects.get().pk}"}
 
 
+def test_a_form_that_made_a_job_and_was_changed_since_asks_before_it_makes_another() -> None:
+    user = make_user()
+    client = signed_in(user)
+    given = form(input_file=make_file(user).pk)
+    client.post("/jobs/new", given)
+    response = client.post("/jobs/new", given | {"name": "other"})
+    assert response.status_code == 409
+    assert "was sent before" in text_of(response)
+    key = re.search(r'name="request_key" value="([^"]+)"', response.content.decode())
+    assert key
+    client.post("/jobs/new", given | {"name": "other", "request_key": key[1]})
+    assert set(Job.objects.values_list("name", flat=True)) == {"nightly", "other"}
+
+
 def test_each_form_has_a_key_of_its_own() -> None:
     client = signed_in(make_user())
     keys = {

@@ -30,6 +30,8 @@ REFUSALS = {
     QueueFull.code: 429,
     Unavailable.code: 503,
 }
+# The one conflict an enqueue knows: the form's key was used, and what it says has been changed since.
+ALREADY_SENT = "This form was sent before and made a job: look for it in the list. Send it again to make another one."
 # The planner names fields as its API does.
 FORM_FIELDS = {
     "input_dataset": "upload",
@@ -123,7 +125,7 @@ class NewJobForm(forms.Form):
         )
 
 
-def _blank_or_bound(request: HttpRequest, user: User, kept: InputFile | None = None) -> NewJobForm:
+def _blank_or_bound(request: HttpRequest, user: User, **changes: str) -> NewJobForm:
     offered = list(files.visible_files(user).filter(owner=user)[:OFFERED_FILES])
     if request.method != "POST":
         first = DeploymentTemplate.objects.filter(status=DeploymentTemplate.Status.ACTIVE).order_by(*BY_NAME).first()
@@ -131,8 +133,7 @@ def _blank_or_bound(request: HttpRequest, user: User, kept: InputFile | None = N
             offered=offered, initial={"request_key": uuid.uuid4().hex, "template": first.pk if first else ""}
         )
     given = request.POST.copy()
-    if kept:
-        given["input_file"] = kept.pk
+    given.update(changes)
     return NewJobForm(given, request.FILES, offered=offered)
 
 
@@ -157,20 +158,27 @@ def new_job(request: HttpRequest, user: User) -> HttpResponse:
     except Forbidden as refused:
         raise PermissionDenied(str(refused)) from refused
     except (InvalidRequest, Conflict, QueueFull, Unavailable) as refused:
-        # Everything chosen stays; a file that got through is offered, not asked for again.
-        return _refused(request, _blank_or_bound(request, user, kept), refused, kept)
+        return _refused(request, user, refused, kept)
     messages.success(request, "Job accepted.")
     return redirect("pages:detail", job_id=job.pk)
 
 
-def _refused(request: HttpRequest, form: NewJobForm, refused: PlannerError, kept: InputFile | None) -> HttpResponse:
+def _refused(request: HttpRequest, user: User, refused: PlannerError, kept: InputFile | None) -> HttpResponse:
+    """The form with everything chosen still in it; a file that got through is offered, not asked for again."""
+    changes = {"input_file": kept.pk} if kept else {}
+    if isinstance(refused, Conflict):
+        changes["request_key"] = uuid.uuid4().hex
+    form = _blank_or_bound(request, user, **changes)
     form.full_clean()
-    if isinstance(refused, InvalidRequest):
-        field = FORM_FIELDS.get(refused.field, refused.field)
-        message = str(refused).removeprefix(f"{refused.field}: ")
-        form.add_error(field if field in form.fields else None, message[:1].upper() + message[1:])
-    else:
-        form.add_error(None, str(refused))
+    match refused:
+        case InvalidRequest():
+            field = FORM_FIELDS.get(refused.field, refused.field)
+            message = str(refused).removeprefix(f"{refused.field}: ")
+            form.add_error(field if field in form.fields else None, message[:1].upper() + message[1:])
+        case Conflict():
+            form.add_error(None, ALREADY_SENT)
+        case _:
+            form.add_error(None, str(refused))
     response = _page(request, form, status=REFUSALS[refused.code], kept=kept)
     if isinstance(refused, QueueFull):
         response["Retry-After"] = str(refused.retry_after_seconds)

@@ -65,7 +65,8 @@ class JobRow:
 
 def waits_of(job: Job) -> str:
     """Why the job is where it is; nothing for a batch that simply runs, whose progress says more."""
-    return "" if job.shown_status in RUNNING and not job.last_error else planner.waiting_reason(job)
+    is_upset = job.batch_missing_at or (job.provision and job.provision.release_requested_at)
+    return "" if job.shown_status in RUNNING and not is_upset else planner.waiting_reason(job)
 
 
 def progress_of(job: Job) -> Progress | None:
