@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core.checks import register
 from django.db.models.signals import post_migrate
 
 
@@ -16,6 +17,10 @@ class JobsConfig(AppConfig):
     def ready(self) -> None:
         """Connect what runs after a migrate; nothing here touches the database."""
         # `auth` and its models can be imported only once all apps are loaded
+        from jobs.checks import check_settings
+        from jobs.first_pool import create_first_pool
         from jobs.roles import create_roles
 
+        register(check_settings)
         post_migrate.connect(create_roles, sender=self, dispatch_uid="jobs.create_roles")
+        post_migrate.connect(create_first_pool, sender=self, dispatch_uid="jobs.create_first_pool")

@@ -1,0 +1,64 @@
+"""Checks of the planner's settings: a wrong one is a sentence at start, not a failure in the night."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+
+from jobs.conf import Times, times
+
+_CHOICES = {
+    "PLANNER_AUTH_MODE": ("dev", "basic"),
+    "PLANNER_STATUS_VOCABULARY": ("planner", "console"),
+}
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """Choices, shares and spans that the engine relies on."""
+    return [*_choices(), *_shares(), *_spans(times())]
+
+
+def _choices() -> Iterator[CheckMessage]:
+    choices = _CHOICES | {"PLANNER_QUEUE_POLICY": tuple(settings.PLANNER_QUEUE_POLICIES)}
+    for name, allowed in choices.items():
+        value = getattr(settings, name)
+        if value not in allowed:
+            yield Error(f"{name} is {value!r}.", hint=f"Set it to one of: {', '.join(allowed)}.", id="jobs.E001")
+    provider = settings.PLANNER_PROVIDER
+    if provider and provider not in settings.PLANNER_PROVIDERS:
+        known = ", ".join(sorted(settings.PLANNER_PROVIDERS))
+        yield Error(f"PLANNER_PROVIDER is {provider!r}.", hint=f"Set it to one of: {known}.", id="jobs.E002")
+
+
+def _shares() -> Iterator[CheckMessage]:
+    numbers = {f"PLANNER_THREADS[{name!r}]": count for name, count in settings.PLANNER_THREADS.items()}
+    numbers |= {"PLANNER_WORKERS": settings.PLANNER_WORKERS, "PLANNER_QUEUE_CAPACITY": settings.PLANNER_QUEUE_CAPACITY}
+    for name, count in numbers.items():
+        if count < 1:
+            yield Error(f"{name} is {count}.", hint="Set it to 1 or more.", id="jobs.E003")
+
+
+def _spans(t: Times) -> Iterator[CheckMessage]:
+    task_timeout = settings.Q_CLUSTER["timeout"]
+    rules = [
+        ("lease > create_batch_timeout + send_margin", t.lease > t.create_batch_timeout + t.send_margin),
+        ("lease > call_timeout + send_margin", t.lease > t.call_timeout + t.send_margin),
+        ("call_timeout > connect_timeout", t.call_timeout > t.connect_timeout),
+        (
+            "no_calls_after >= no_long_calls_after + create_batch_timeout",
+            t.no_calls_after >= t.no_long_calls_after + t.create_batch_timeout,
+        ),
+        (
+            "Q_CLUSTER['timeout'] > no_calls_after + call_timeout",
+            task_timeout > t.no_calls_after + t.call_timeout,
+        ),
+        ("Q_CLUSTER['retry'] > Q_CLUSTER['timeout']", settings.Q_CLUSTER["retry"] > task_timeout),
+        ("stalled > 2 * beat", t.stalled > 2 * t.beat),
+        ("unready > safety_net + beat", t.unready > t.safety_net + t.beat),
+    ]
+    for rule, holds in rules:
+        if not holds:
+            yield Error(f"The spans of PLANNER_TIMES break the rule: {rule}.", hint="Change one.", id="jobs.E004")
