@@ -21,11 +21,12 @@ def main() -> None:
     from django.core.management import execute_from_command_line
     from django.db import OperationalError
 
-    from planner_site.database import DatabaseUnavailable, ensure_database, explanation
+    from planner_site.database import DatabaseUnavailable, check_database, choose_database, explanation
 
     try:
         if _needs_database(sys.argv[1:]):
-            ensure_database()
+            choose_database()
+            check_database()
         execute_from_command_line(sys.argv)
     except (DatabaseUnavailable, ImproperlyConfigured) as error:
         sys.exit(str(error))

@@ -99,7 +99,7 @@ class HintBroker(Broker):  # type: ignore[misc]  # django-q2 ships no types
             if wait <= 0:
                 return [self._pass()]
             self._wait(wait)
-        _pause(_SLICE_SECONDS)
+        time.sleep(_SLICE_SECONDS)  # told to stop: take nothing more, until django-q2 ends the pusher
         return None
 
     def _listen(self) -> None:
@@ -132,8 +132,12 @@ class HintBroker(Broker):  # type: ignore[misc]  # django-q2 ships no types
     def _wait(self, seconds: float) -> None:
         """Sleep until a NOTIFY, in slices, since a signal does not end a wait for a socket."""
         listener = connection.connection
-        for _ in listener.notifies(timeout=min(seconds, _SLICE_SECONDS), stop_after=1):
-            pass  # all that came at once wake us once
+        end = time.monotonic() + seconds
+        while not is_stopping() and (left := end - time.monotonic()) > 0:
+            with connection.wrap_database_errors:  # the driver's own errors, as elsewhere Django's
+                # all that came at once wake us once
+                if list(listener.notifies(timeout=min(left, _SLICE_SECONDS), stop_after=1)):
+                    return
 
     def _pass(self) -> tuple[str, str]:
         self._last_pass_at = time.monotonic()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from types import FrameType
 
+from django.db import DatabaseError
+
 from jobs import reconciler
-from jobs.wakeup import send_hint
+from jobs.wakeup import announce_timers, send_hint
 
 _stop_requested = False
 
 
 def run_pass() -> int:
     """One pass of the reconciler; returns the number of calls recorded."""
-    return reconciler.run_pass(send_hint, is_stopping)
+    recorded = reconciler.run_pass(send_hint, is_stopping)
+    with suppress(DatabaseError):  # the brokers' safety net stands in
+        announce_timers()
+    return recorded
 
 
 def is_stopping() -> bool:

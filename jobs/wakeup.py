@@ -12,6 +12,12 @@ def send_hint() -> None:
     post_message(None)
 
 
+def announce_timers() -> None:
+    """Have the brokers look at the timers again: a pass has ended, and what it left may be due before they planned."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+
+
 def post_message(payload: str | None) -> None:
     """Insert one message of the broker, a hint if it has no payload, and NOTIFY at commit."""
     with connection.cursor() as cursor:

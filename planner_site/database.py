@@ -44,7 +44,7 @@ def database_settings() -> dict[str, Any]:
     if pool_size := os.environ.get("PLANNER_DATABASE_POOL"):
         settings["CONN_MAX_AGE"] = 0  # the pool keeps the connections
         # Back-off doubles until `reconnect_timeout`: short, so that the end of an outage is noticed soon.
-        pool = {"min_size": 1, "max_size": int(pool_size), "timeout": 5, "reconnect_timeout": 8}
+        pool = {"min_size": 1, "max_size": int(pool_size), "timeout": 3, "reconnect_timeout": 8}
         settings["OPTIONS"]["pool"] = pool
     return settings
 
@@ -75,16 +75,17 @@ def _parsed(url: str) -> dict[str, Any]:
     }
 
 
-def ensure_database() -> None:
-    """Without a DATABASE_URL, start the embedded server and name it there; then see that the database answers.
-
-    Raises `DatabaseUnavailable`.
-    """
+def choose_database() -> None:
+    """Without a DATABASE_URL, start the embedded server of `dev` and name it there. Raises `DatabaseUnavailable`."""
     if not os.environ.get("DATABASE_URL"):
         try:
             os.environ["DATABASE_URL"] = postgres.ensure_running("dev")
         except (EmbeddedServerError, OSError) as error:
             raise DatabaseUnavailable(f"The embedded PostgreSQL does not start: {error}") from error
+
+
+def check_database() -> None:
+    """Raise `DatabaseUnavailable` unless the chosen database answers."""
     try:
         database_settings()
         psycopg.connect(os.environ["DATABASE_URL"], connect_timeout=5).close()

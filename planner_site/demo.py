@@ -261,6 +261,7 @@ def main() -> int:
         stop_running()
         return 0
     signal.signal(signal.SIGTERM, _stop_on)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by default in the background of a script
     job = None
     try:
         with _only_one(), Demo() as demo:

@@ -6,8 +6,8 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from planner_site.database import ensure_database
+from planner_site.database import choose_database
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "planner_site.settings")
-ensure_database()
+choose_database()  # not checked: the web starts during an outage too, and answers 503 until it is over
 application = get_wsgi_application()

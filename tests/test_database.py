@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import requests
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -18,6 +19,7 @@ from django.db import connection
 from jobs.management.commands import migrate
 from planner_site import postgres
 from planner_site.database import database_settings
+from planner_site.processes import answers, free_port
 from tests.checkouts import Checkout, outcome
 from tests.waiting import eventually
 
@@ -176,3 +178,14 @@ def test_manage_uses_a_database_url_and_starts_nothing(child_environment: dict[s
     assert (code, "[X] 0001_initial" in output) == (0, True), errors
     assert not os.path.exists(checkout.servers["dev"].log)
     eventually(lambda: not checkout.processes(), what="end of all processes")
+
+
+@pytest.mark.processes
+def test_the_web_starts_while_the_database_is_down(checkout: Checkout) -> None:
+    port = free_port()
+    nowhere = {"DATABASE_URL": "postgresql://planner@/planner?host=/nowhere", "DJANGO_HTTPS": "0"}
+    checkout.start(
+        "-m", "gunicorn", "-c", "planner_site/gunicorn_conf.py", "--bind", f"127.0.0.1:{port}", environment=nowhere
+    )
+    eventually(lambda: answers(f"http://127.0.0.1:{port}/healthz"), 30, what="an answer of /healthz")
+    assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 503

@@ -62,7 +62,7 @@ def release_provision(provision: Provision, now: datetime) -> Change:
 def released(now: datetime, message: str) -> Change:
     """To `released`: the provider holds nothing of it any more."""
     return Change(
-        provision={"status": ProvisionStatus.RELEASED, "released_at": now, "due_at": None, **NO_ERROR},
+        provision={"status": ProvisionStatus.RELEASED, "released_at": now, "due_at": None, "retry_count": 0},
         events=(Event("released", message, JobEvent.Source.PROVIDER),),
     )
 

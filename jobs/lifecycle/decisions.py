@@ -49,11 +49,22 @@ def decide_release(provision: Provision, now: datetime) -> Step:
     if provision.absence_confirmed_at is not None:
         return released(now, "The provider confirms that it is gone.")
     if provision.retry_count:
-        sent_or_failed = max(t for t in (provision.release_sent_at, provision.last_error_at) if t is not None)
-        next_try = sent_or_failed + backoff(provision.retry_count, times().release_retry_max)
+        next_try = _next_release(provision)
         if now < next_try:
             return Wait(next_try)
     return Call(CallKind.RELEASE)
+
+
+def _next_release(provision: Provision) -> datetime:
+    """When to delete once more: soon if it failed, later if it was taken, late once a listing has missed it."""
+    pause = backoff(provision.retry_count, times().release_retry_max)
+    if provision.last_error_at is not None and provision.is_release_failing:
+        return provision.last_error_at + pause
+    sent_at = provision.release_sent_at or provision.requested_at
+    if provision.absent_since_at is not None:
+        # observation confirms it; should it come back, that makes the provision due
+        return max(sent_at, provision.absent_since_at) + timedelta(seconds=times().release_retry_max)
+    return sent_at + max(pause, timedelta(seconds=times().call_timeout))
 
 
 def backoff(retries: int, longest: float) -> timedelta:

@@ -110,7 +110,8 @@ def _record_facts(observation: Observation, listing: dict[str, Resource]) -> Non
             continue
         facts = _news(provision, listing.get(provision.name), observation)
         if provision.status == ProvisionStatus.RELEASING:
-            facts |= {"due_at": observation.began_at} if "absence_confirmed_at" in facts else {}
+            # gone, or there again; the first listing that misses it changes nothing yet
+            facts |= {} if facts.get("absent_since_at") else {"due_at": observation.began_at}
         elif jobs[provision.job_id].status not in TERMINAL:
             job_ids.append(provision.job_id)
         updates.append((pid, facts))

@@ -256,11 +256,13 @@ def _release_taken(job: Job, provision: Provision | None, answer: Answer, now: d
         return Change()
     if isinstance(answer, UpstreamError):
         failed = Change(provision=_error_columns(provision.retry_count, answer, now))
-        if provision.last_error_code:
+        if provision.is_release_failing:
             return failed
         return failed.and_then(Change(events=(Event("release_delayed", str(answer), PROVIDER),)))
     columns: dict[str, Any] = {"release_sent_at": now, "retry_count": provision.retry_count + 1}
-    return Change(provision=columns | {"last_error_code": "", "last_error": "", "last_error_at": None})
+    if provision.is_release_failing:
+        columns |= {"last_error_code": "", "last_error": "", "last_error_at": None}
+    return Change(provision=columns)
 
 
 def _error_columns(retry_count: int, error: UpstreamError, now: datetime) -> dict[str, Any]:

@@ -154,3 +154,13 @@ class Provision(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_release_failing(self) -> bool:
+        """Whether the last thing the provider said is that it did not take the delete."""
+        return (
+            self.releasing_at is not None
+            and self.last_error_at is not None
+            and self.last_error_at >= self.releasing_at
+            and self.status == ProvisionStatus.RELEASING
+        )
