@@ -6,7 +6,7 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 
 from jobs import reconciler
 from jobs.wakeup import announce_timers, send_hint
@@ -17,7 +17,7 @@ _stop_requested = False
 def run_pass() -> int:
     """One pass of the reconciler; returns the number of calls recorded."""
     recorded = reconciler.run_pass(send_hint, is_stopping)
-    with suppress(DatabaseError):  # the brokers' safety net stands in
+    with suppress(DatabaseError, InterfaceError):  # the brokers' safety net stands in
         announce_timers()
     return recorded
 

@@ -118,6 +118,7 @@ class Demo:
             DJANGO_ALLOWED_HOSTS="127.0.0.1,localhost",
             PLANNER_AUTH_MODE="basic",
             PLANNER_INSTALLATION="demo",
+            PLANNER_PROVIDER="",  # the demo makes its pool itself
         )
 
     def _prepare_database(self, provider_url: str) -> None:

@@ -11,16 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.signing import SignedPackage
 from django_q.tasks import async_task
-from pytest_django.fixtures import SettingsWrapper
 
 from jobs import broker as broker_module
 from jobs.broker import HintBroker, Messages
@@ -106,7 +106,7 @@ def post_task(function: str = "math.sqrt") -> None:
 
 
 @pytest.fixture
-def spans(settings: SettingsWrapper) -> Callable[..., None]:
+def spans(settings: Any) -> Callable[..., None]:
     """Set spans of the engine; the safety net and the pause between two attempts to connect are far off and short."""
 
     def set_spans(**changed: float) -> None:
@@ -195,23 +195,231 @@ def test_a_pass_can_be_run_as_django_q_runs_it(receiver: Receiver) -> None:
     assert (task["args"], task["kwargs"]) == ((), {})
 
 
-def test_two_brokers_at_once_take_each_message_once(receivers: Callable[[], Receiver]) -> None:
+def test_two_brokers_at_once_take_each_message_once(
+    receivers: Callable[[], Receiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "_TAKE", broker_module._TAKE.replace("LIMIT 1000", "LIMIT 3"))
     posted = [async_task("math.sqrt", 4) for _ in range(300)]
-    both = receivers(), receivers()
     gate = threading.Barrier(2)
-    taken: list[str] = []
 
-    def take_all(receiver: Receiver) -> None:
+    def take_all(broker: HintBroker) -> list[str]:
+        taken = []
         gate.wait(10)
-        while QueueMessage.objects.exists():
-            messages = receiver.broker.dequeue() or []
-            taken.extend(SignedPackage.loads(payload)["id"] for _, payload in messages)
+        while True:
+            tasks = [SignedPackage.loads(payload) for _, payload in broker.dequeue() or []]
+            taken += [task["id"] for task in tasks if task["func"] != PASS]
+            if len(tasks) > sum(task["func"] != PASS for task in tasks):
+                return taken  # the hint that comes after everything
 
-    # little at a time, or the first takes all
-    for take in [receiver._thread.submit(lambda r=receiver: take_all(r)) for receiver in both]:
-        while not take.done():
-            posted.append(async_task("math.sqrt", 4))
-        take.result(20)
-    while QueueMessage.objects.exists():
-        taken.extend(SignedPackage.loads(payload)["id"] for _, payload in both[0].start().result(20) or [])
-    assert sorted(taken) == sorted(posted)
+    both = [receivers(), receivers()]
+    takes = [r._thread.submit(take_all, r.broker) for r in both]
+    eventually(lambda: not QueueMessage.objects.exists(), 20)
+    for _ in both:
+        send_hint()
+        eventually(lambda: not QueueMessage.objects.exists())
+    first, second = (take.result(20) for take in takes)
+    assert first
+    assert second
+    assert sorted(first + second) == sorted(posted)
+
+
+def test_a_message_locked_by_somebody_is_left_for_later(receiver: Receiver) -> None:
+    for _ in range(2):
+        post_task()
+    with transaction.atomic():
+        QueueMessage.objects.select_for_update().earliest("id")
+        assert receiver.dequeue() == ["math.sqrt"]
+    assert receiver.dequeue() == ["math.sqrt"]
+
+
+def test_a_message_that_comes_while_the_delete_runs_is_not_lost(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "_SLICE_SECONDS", NEVER)
+    with slow_delete() as go_on:
+        answer = receiver.start()
+        eventually(lambda: wait_event(receiver.backend) == "advisory")  # the DELETE has its snapshot: an empty table
+        send_hint()
+        go_on()
+        assert functions(answer) == [PASS]
+
+
+@contextmanager
+def slow_delete() -> Iterator[Callable[[], None]]:
+    """Every DELETE of messages stops just after its snapshot was taken, until told to go on."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END';
+            CREATE TRIGGER hold BEFORE DELETE ON jobs_queuemessage FOR EACH STATEMENT EXECUTE FUNCTION hold();
+            SELECT pg_advisory_lock(1)
+            """
+        )
+        try:
+            yield lambda: cursor.execute("SELECT pg_advisory_unlock_all()")
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock_all(); DROP FUNCTION hold CASCADE")
+
+
+def wait_event(backend: int) -> str | None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", [backend])
+        return str(cursor.fetchone()[0])
+
+
+def timed(receiver: Receiver) -> float:
+    """The seconds one dequeue took that must be a pass."""
+    began = time.monotonic()
+    assert receiver.dequeue() == [PASS]
+    return time.monotonic() - began
+
+
+def test_a_due_row_is_a_pass_at_once(receiver: Receiver) -> None:
+    make_job(due_at=timezone.now())
+    assert timed(receiver) < NEVER / 10
+
+
+def test_a_timer_is_slept_on_and_no_longer(receiver: Receiver) -> None:
+    due_at = timezone.now() + timedelta(seconds=0.7)
+    make_job(due_at=due_at)
+    assert timed(receiver) < NEVER / 10
+    assert timezone.now() >= due_at
+
+
+def test_a_lease_hides_a_due_time_until_it_ends(receiver: Receiver) -> None:
+    lease_end = timezone.now() + timedelta(seconds=0.7)
+    make_job(due_at=timezone.now(), lease_expires_at=lease_end)
+    assert timed(receiver) < NEVER / 10
+    assert timezone.now() >= lease_end
+
+
+def test_a_timer_that_stays_past_is_one_pass_a_while(receiver: Receiver, spans: Callable[..., None]) -> None:
+    spans(timer_floor=0.2)
+    make_job(due_at=timezone.now() - timedelta(hours=1))
+    assert receiver.dequeue() == [PASS]
+    assert sum(timed(receiver) for _ in range(4)) >= 4 * 0.19
+
+
+def test_a_hint_does_not_wait_for_the_timers_pause(receiver: Receiver, spans: Callable[..., None]) -> None:
+    spans(timer_floor=NEVER)
+    make_job(due_at=timezone.now() - timedelta(hours=1))
+    assert receiver.dequeue() == [PASS]
+    answer = receiver.start()
+    eventually(receiver.is_waiting)
+    send_hint()
+    assert functions(answer) == [PASS]
+
+
+def test_without_a_timer_the_safety_net_is_a_pass(receiver: Receiver, spans: Callable[..., None]) -> None:
+    spans(safety_net=0.7)
+    assert 0.69 <= timed(receiver) < NEVER / 10
+
+
+def terminate(receiver: Receiver) -> None:
+    """End its connection, as a restart of the database would."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [receiver.backend])
+        assert cursor.fetchone() == (True,)
+
+
+def test_a_connection_lost_while_asleep_costs_nothing(receiver: Receiver) -> None:
+    answer = receiver.start()
+    eventually(receiver.is_waiting)
+    terminate(receiver)
+    assert functions(answer) is None
+    send_hint()  # nobody listens now
+    assert receiver.dequeue() == [PASS]
+
+
+def test_a_connection_lost_between_two_looks_costs_nothing(receiver: Receiver) -> None:
+    send_hint()
+    assert receiver.dequeue() == [PASS]
+    terminate(receiver)
+    send_hint()
+    assert receiver.dequeue() is None
+    assert receiver.dequeue() == [PASS]
+
+
+def test_it_listens_again_after_a_lost_connection(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "_SLICE_SECONDS", NEVER)
+    send_hint()
+    assert receiver.dequeue() == [PASS]
+    terminate(receiver)
+    assert receiver.dequeue() is None
+    answer = receiver.start()
+    receiver.backend = eventually(listening_backend)
+    eventually(receiver.is_waiting)
+    send_hint()
+    assert functions(answer) == [PASS]
+
+
+def listening_backend() -> int | None:
+    """The one backend, besides ours, that has looked for timers last."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND query LIKE '%%clock_timestamp%%' AND state = 'idle'"
+        )
+        rows = cursor.fetchall()
+    return int(rows[0][0]) if len(rows) == 1 else None
+
+
+def test_a_database_that_refuses_connections_is_waited_for(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    known = connection.settings_dict
+
+    def move_to(where: dict[str, Any]) -> None:
+        connection.close()
+        connection.settings_dict = where
+
+    receiver.run(lambda: move_to({**known, "HOST": "127.0.0.1", "PORT": "1"}))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert receiver.dequeue() is None
+    assert [record.name for record in caplog.records] == ["jobs.broker"] * 3
+    send_hint()
+    receiver.run(lambda: move_to(known))
+    assert receiver.dequeue() == [PASS]
+
+
+def test_attempts_to_connect_are_further_and_further_apart(
+    receiver: Receiver, spans: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(broker_module, "_pause", pauses.append)
+    monkeypatch.setattr(broker_module.HintBroker, "_listen", refuse)
+    spans(retry_min=1, safety_net=10)
+    for _ in range(6):
+        assert receiver.dequeue() is None
+    assert pauses == [1, 2, 4, 8, 10, 10]
+
+
+def refuse(broker: HintBroker) -> None:
+    raise OperationalError("the database is starting up\nsecond line")
+
+
+def test_a_broker_told_to_stop_takes_nothing(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "is_stopping", lambda: True)
+    send_hint()
+    assert receiver.dequeue() is None
+    assert receiver.broker.queue_size() == 1
+
+
+def test_a_sleeping_broker_notices_the_word_to_stop(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = receiver.start()
+    eventually(receiver.is_waiting)
+    monkeypatch.setattr(broker_module, "is_stopping", lambda: True)
+    assert functions(answer) is None
+
+
+def test_purging_drops_hints_and_tasks() -> None:
+    send_hint()
+    post_task()
+    broker = HintBroker()
+    assert (broker.queue_size(), broker.lock_size(), broker.ping()) == (2, 0, True)
+    broker.purge_queue()
+    assert broker.queue_size() == 0
+
+
+def test_a_broker_can_be_pickled() -> None:
+    assert pickle.loads(pickle.dumps(HintBroker("other"))).list_key == "other"

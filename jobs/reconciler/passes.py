@@ -56,7 +56,8 @@ class _Pass:
             None  # with one job that may have killed its worker; not known before the first turn
         )
         self.recorded = 0
-        self._hinted_at = self._admitted_at = self._looked_at = self._loaded_at = float("-inf")
+        self._hinted_at = self._admitted_at = self._loaded_at = float("-inf")
+        self._looked_at = self.began  # a job that has just been accepted goes first
         self.heartbeat = Heartbeat()
 
     def run(self) -> int:
@@ -86,7 +87,9 @@ class _Pass:
             self._start(suspect)
         taken = self._record({}) if self.is_alone else self._claim()
         self._start(taken)
-        if not self.is_alone:
+        self._record_looks()
+        is_time = time.monotonic() - self._looked_at >= times().tick
+        if not self.is_alone and not self.is_ending and (is_time or not self.bulkheads.in_flight()):
             self._look_around()
         self.heartbeat.beat(self.recorded)
         if self.bulkheads.in_flight() or taken.left:
@@ -166,18 +169,18 @@ class _Pass:
         elif stale.claim.kind == CallKind.SUBMIT:
             self.send_hint()
 
-    def _look_around(self) -> None:
-        """Observation of pools and the scan of the MDS's list, each with a lease of its own."""
+    def _record_looks(self) -> None:
+        """What observations and the scan have told."""
         while self.observed:
             record_observation(*self.observed[-1])
             self.observed.pop()
         while self.scanned:
             record_scan(*self.scanned[-1])
             self.scanned.pop()
-        now = time.monotonic()
-        if self.is_ending or now - self._looked_at < times().tick:
-            return
-        self._looked_at = now
+
+    def _look_around(self) -> None:
+        """Observation of pools and the scan of the MDS's list, each with a lease of its own."""
+        self._looked_at = time.monotonic()
         idle = [pool_id for pool_id in self.pools if not self.bulkheads.in_flight(("observe", pool_id))]
         for observation in claim_observations(idle):
             key = ("observe", observation.pool.id)
