@@ -42,7 +42,8 @@ def _shares() -> Iterator[CheckMessage]:
 
 
 def _spans(t: Times) -> Iterator[CheckMessage]:
-    task_timeout = settings.Q_CLUSTER["timeout"]
+    cluster: dict[str, Any] = settings.Q_CLUSTER
+    task_timeout: int = cluster["timeout"]
     rules = [
         ("lease > create_batch_timeout + send_margin", t.lease > t.create_batch_timeout + t.send_margin),
         ("lease > call_timeout + send_margin", t.lease > t.call_timeout + t.send_margin),
@@ -55,7 +56,7 @@ def _spans(t: Times) -> Iterator[CheckMessage]:
             "Q_CLUSTER['timeout'] > no_calls_after + call_timeout",
             task_timeout > t.no_calls_after + t.call_timeout,
         ),
-        ("Q_CLUSTER['retry'] > Q_CLUSTER['timeout']", settings.Q_CLUSTER["retry"] > task_timeout),
+        ("Q_CLUSTER['retry'] > Q_CLUSTER['timeout']", cluster["retry"] > task_timeout),
         ("stalled > 2 * beat", t.stalled > 2 * t.beat),
         ("unready > safety_net + beat", t.unready > t.safety_net + t.beat),
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 
-from jobs.models import DeploymentTemplate, Pool, ServedModel
+from jobs.models import ApiToken, DeploymentTemplate, Pool, ServedModel
 
 # name, group, what they can do
 PEOPLE = (
@@ -34,6 +34,11 @@ _SPEC: dict[str, Any] = {
 def password(name: str) -> str:
     """A demo password: known to all, of use only on the demo's own loopback address."""
     return f"{name}-demo"
+
+
+def token(name: str) -> str:
+    """A new API token of one of them."""
+    return ApiToken.issue(User.objects.get(username=name), "demo")[1]
 
 
 def create(provider_url: str) -> None:

@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 import psycopg
 
+from jobs.processes import dying_with_parent
 from planner_site.postgres_home import (
     CHECKOUT,
     EmbeddedServerError,
@@ -35,7 +36,6 @@ from planner_site.postgres_home import (
     server_account,
     socket_folder,
 )
-from planner_site.processes import dying_with_parent
 
 USER = DATABASE = "planner"
 PORT = 5432  # part of the socket's name; nothing listens on it

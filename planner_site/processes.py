@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-_PR_SET_PDEATHSIG = 1
+from jobs.processes import dying_with_parent
+
 _POLL_SECONDS = 0.05
 
 
 class ServiceError(Exception):
     """A child process did not start or ended by itself; the message names its log."""
-
-
-def dying_with_parent() -> Callable[[], None]:
-    """A `preexec_fn`: the kernel kills the child when the thread that started it ends, even by kill -9."""
-    parent = os.getpid()
-    if sys.platform != "linux":
-        return lambda: None
-    libc = ctypes.CDLL(None)  # loaded before the fork: afterwards a lock may be held for ever
-
-    def preexec() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended between the fork and the prctl
-            os._exit(1)
-
-    return preexec
 
 
 def free_port(wanted: int = 0) -> int:

@@ -72,7 +72,7 @@ class Receiver:
     def close(self) -> None:
         """End it; a dequeue under way is woken first."""
         send_hint()
-        self._thread.submit(connection.close)
+        self.run(lambda: connection.close())  # the proxy finds the thread's own
         self._thread.shutdown()
 
 
@@ -365,7 +365,9 @@ def listening_backend() -> int | None:
     return int(rows[0][0]) if len(rows) == 1 else None
 
 
-def test_a_database_that_refuses_connections_is_waited_for(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_database_that_refuses_connections_is_waited_for(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
     known = connection.settings_dict
 
     def move_to(where: dict[str, Any]) -> None:
