@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 # Deleting is taking: a message taken by a process that then dies is lost, which is harmless.
 _TAKE = """
     DELETE FROM jobs_queuemessage WHERE id IN (
-        SELECT id FROM jobs_queuemessage ORDER BY id LIMIT 1000 FOR UPDATE
+        SELECT id FROM jobs_queuemessage ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
     ) RETURNING payload
 """
 _SLICE_SECONDS = 0.5  # how long a stop may go unnoticed while there is nothing to do

@@ -13,10 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
+from queue import Empty, SimpleQueue
 
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models.functions import Now
@@ -31,25 +31,24 @@ logger = logging.getLogger(__name__)
 # django-q2 has its own use for SIGTERM and SIGINT; this one tells every process of the cluster to start no more calls.
 STOP_SIGNAL = signal.SIGUSR1
 
-_LOOK_SECONDS = 1.0
-
 
 class Supervisor:
     """Runs until SIGTERM or SIGINT."""
 
     def __init__(self, command: list[str]) -> None:
         self._command = command
-        self._stop = threading.Event()
+        self._signals: SimpleQueue[int] = SimpleQueue()  # its put is safe in a signal handler, an Event's set is not
+        self._is_told_to_stop = False
         self._cluster: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
-        self._starts = 0
+        self._judged_from = 0.0
 
     def run(self) -> None:
         """Start the cluster, restart it when it dies or stalls, stop it when told to."""
-        signal.signal(signal.SIGTERM, self._told_to_stop)
-        signal.signal(signal.SIGINT, self._told_to_stop)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
         self._start()
-        while not self._stop.wait(_LOOK_SECONDS):
+        while not self._stops_within(times().beat / 2):
             if self._cluster is None or self._cluster.poll() is not None:
                 logger.error("the cluster has died; starting it again")
                 self._restart()
@@ -58,12 +57,19 @@ class Supervisor:
                 self._restart()
         self._shut_down()
 
-    def _told_to_stop(self, _signum: int, _frame: object) -> None:
-        self._stop.set()
+    def _on_signal(self, signum: int, _frame: object) -> None:
+        self._signals.put(signum)
+
+    def _stops_within(self, seconds: float) -> bool:
+        """Wait; True as soon as it has been told to stop."""
+        if not self._is_told_to_stop:
+            with suppress(Empty):
+                self._signals.get(timeout=seconds)
+                self._is_told_to_stop = True
+        return self._is_told_to_stop
 
     def _start(self) -> None:
-        self._started_at = time.monotonic()
-        self._starts += 1
+        self._started_at = self._judged_from = time.monotonic()
         self._cluster = subprocess.Popen(  # noqa: S603 - our own command line
             self._command, start_new_session=True, preexec_fn=dying_with_parent()
         )
@@ -71,7 +77,7 @@ class Supervisor:
     def _restart(self) -> None:
         self._kill()
         if time.monotonic() - self._started_at < times().stalled:
-            self._stop.wait(times().retry_min)  # it dies at once: do not spin
+            self._stops_within(times().retry_min)  # it dies at once: do not spin
         self._start()
 
     def _kill(self) -> None:
@@ -84,13 +90,15 @@ class Supervisor:
 
     def _is_stalled(self) -> bool:
         """Whether work has been due for long while no pass on this host has beaten since."""
-        if time.monotonic() - self._started_at < times().stalled:
+        if time.monotonic() - self._judged_from < times().stalled:
             return False
         try:
             return self._is_overdue() and not self._has_beaten()
         except (DatabaseError, InterfaceError):
             connection.close()
-            return False  # nothing can progress without the database: not the cluster's fault
+            # nothing progresses without the database: not the cluster's fault, and it needs time to catch up after
+            self._judged_from = time.monotonic()
+            return False
 
     def _is_overdue(self) -> bool:
         timer = seconds_to_next_timer()
@@ -110,7 +118,7 @@ class Supervisor:
         os.killpg(self._cluster.pid, STOP_SIGNAL)
         self._cluster.terminate()
         try:
-            self._cluster.wait(timeout=times().stop_grace - 2 * _LOOK_SECONDS)
+            self._cluster.wait(timeout=times().stop_grace - times().beat)
         except subprocess.TimeoutExpired:
             logger.warning("the cluster did not stop in time; killing it")
         self._kill()

@@ -159,6 +159,9 @@ class Job(models.Model):
                 name="job_ambiguous",
                 condition=Q(submit_started_at__isnull=False, batch_id="", status__in=["submitting", "cancelling"]),
             ),
+            # who may read a file a batch wrote
+            models.Index(fields=["output_file_id"], name="job_output_file", condition=~Q(output_file_id="")),
+            models.Index(fields=["error_file_id"], name="job_error_file", condition=~Q(error_file_id="")),
         ]
         permissions: ClassVar = [
             ("view_all_jobs", "Can see everybody's jobs"),

@@ -1,0 +1,22 @@
+"""The site's own addresses: where the short ones lead, and what is deliberately not there."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from tests import factories
+
+
+@pytest.mark.parametrize(("short", "full"), [("/", "/jobs/"), ("/jobs", "/jobs/"), ("/admin", "/admin/")])
+def test_short_addresses_lead_to_the_pages(client: Client, short: str, full: str) -> None:
+    answer = client.get(short)
+    assert (answer.status_code, answer["Location"]) == (302, full)
+
+
+@pytest.mark.django_db
+def test_the_messages_of_django_q_are_not_for_hands(client: Client) -> None:
+    client.force_login(factories.make_user("superuser"))
+    assert client.get("/admin/").status_code == 200
+    assert client.get("/admin/django_q/ormq/").status_code == 404
+    assert client.get("/admin/django_q/schedule/").status_code == 404
