@@ -5,13 +5,13 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from django_q.models import Failure, OrmQ, Schedule, Success
+from django_q.models import Failure, Schedule, Success
 
 from jobs.api.base import UnknownRoute
 from jobs.api.health import healthz, readyz
 
 # django-q2's own admin resubmits and deletes messages behind the planner's back. Only here has it been registered.
-admin.site.unregister([Failure, OrmQ, Schedule, Success])
+admin.site.unregister([Failure, Schedule, Success])
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/jobs/")),

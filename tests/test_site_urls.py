@@ -18,5 +18,5 @@ def test_short_addresses_lead_to_the_pages(client: Client, short: str, full: str
 def test_the_messages_of_django_q_are_not_for_hands(client: Client) -> None:
     client.force_login(factories.make_user("superuser"))
     assert client.get("/admin/").status_code == 200
-    assert client.get("/admin/django_q/ormq/").status_code == 404
+    assert client.get("/admin/django_q/failure/").status_code == 404
     assert client.get("/admin/django_q/schedule/").status_code == 404
