@@ -8,7 +8,7 @@ INSTALL := -m pip --disable-pip-version-check --no-input install -qq --require-h
 SAY := >&2 echo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock stop
+.PHONY: help setup demo bench test check lock stop
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -18,6 +18,9 @@ setup: .venv/complete .venv-mds/complete ## install everything into .venv and .v
 
 demo: setup ## the whole planner on this machine, with sample data; ONCE=1 runs one sample job and ends
 	@$(RUN) -m planner_site.demo $(if $(ONCE),--once)
+
+bench: setup ## figures measured on this machine, about five minutes; ONLY=latency takes one measurement
+	@$(RUN) -m planner_site.bench $(if $(ONLY),--only $(ONLY))
 
 test: setup ## the tests, on a PostgreSQL and a metadata service of their own
 	@$(RUN) -m pytest

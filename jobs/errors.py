@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+MAX_CODE_LENGTH = 64  # of a code that somebody else chose, and a row has to take
+
 
 class PlannerError(Exception):
     """Something the caller asked for cannot be done; the message is fit for the caller's eyes."""
@@ -87,5 +89,5 @@ class UpstreamError(Exception):
     ) -> None:
         super().__init__(message)
         self.kind = kind
-        self.code = code or kind.value
+        self.code = str(code or kind.value)[:MAX_CODE_LENGTH]
         self.retry_after_seconds = retry_after_seconds

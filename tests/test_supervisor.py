@@ -6,14 +6,19 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from django.db import connection
 from django.db.models.functions import Now
+from psycopg import sql
 
 from jobs import planner
+from jobs.lifecycle.due import seconds_to_next_timer
 from jobs.models import Job, JobEvent, Pool, Provision, Worker
 from jobs.provisioners.simulated_script import Rule
 from jobs.provisioners.simulated_server import SimulatedServer
@@ -21,7 +26,7 @@ from jobs.statuses import JobStatus
 from tests.peers import Peer, silence
 from tests.settings_processes import PLANNER_TIMES
 from tests.waiting import eventually
-from tests.workers import Host, Installation, parent_of
+from tests.workers import Host, Installation, parents
 
 pytestmark = [pytest.mark.processes, pytest.mark.mds]
 
@@ -42,7 +47,7 @@ def installation(
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not parent_of(pid), what=f"the end of {pid}")
+    eventually(lambda: pid not in parents(), what=f"the end of {pid}")
 
 
 def await_status(job: Job, *statuses: JobStatus) -> None:
@@ -136,6 +141,38 @@ def test_a_cluster_killed_as_a_whole_is_started_again(installation: Installation
     os.killpg(host.cluster().parent, signal.SIGKILL)
     installation.check([job])
     assert "the cluster has died" in host.log()
+
+
+@contextmanager
+def no_database() -> Iterator[None]:
+    """Nobody but this test is connected, and nobody gets in."""
+    connection.ensure_connection()
+    info = connection.connection.info
+    database = sql.Identifier(info.dbname)
+    with psycopg.connect(**connection.get_connection_params() | {"dbname": "postgres"}, autocommit=True) as other:
+        other.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+        try:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> %s",
+                [info.dbname, info.backend_pid],
+            )
+            yield
+        finally:
+            other.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
+
+
+def test_an_outage_of_the_database_costs_time_and_no_process(installation: Installation) -> None:
+    installation.provider.ready_seconds = 3600
+    host = installation.start_host()
+    job = installation.enqueue(installation.upload(3))
+    eventually(lambda: Provision.objects.filter(status="provisioning").exists(), 20)
+    cluster = host.cluster()
+    with no_database():
+        # long enough to look like a stall, once the database answers again
+        eventually(lambda: (seconds_to_next_timer() or 0) < -PLANNER_TIMES["stalled"] - 1, 30)
+        installation.provider.make_ready(Provision.objects.get().name)
+    installation.check([job])
+    assert host.cluster() == cluster
 
 
 def stop(host: Host, installation: Installation) -> None:

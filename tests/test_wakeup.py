@@ -17,8 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def listener() -> Iterator[psycopg.Connection]:
     """A connection of its own that listens."""
-    connection.ensure_connection()
-    with psycopg.connect(connection.connection.info.dsn, autocommit=True) as listener:
+    with psycopg.connect(**connection.get_connection_params(), autocommit=True) as listener:
         listener.execute(f"LISTEN {CHANNEL}")
         yield listener
 
@@ -49,9 +48,9 @@ def test_a_transaction_with_many_hints_wakes_once(listener: psycopg.Connection) 
 
 
 def test_a_hint_rolled_back_never_was(listener: psycopg.Connection) -> None:
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with transaction.atomic():
         send_hint()
-        raise ZeroDivisionError
+        transaction.set_rollback(True)
     assert not QueueMessage.objects.exists()
     send_hint()  # a marker: what comes first is heard first
     assert heard(listener) == 1

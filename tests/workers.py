@@ -30,24 +30,20 @@ from tests.waiting import eventually
 ENDPOINT = "/v1/chat/completions"
 
 
-def parent_of(pid: int) -> int:
-    """Its parent; 0 once it has ended, reaped or not."""
-    with suppress(OSError):
-        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
-        return 0 if state in "ZX" else int(parent)
-    return 0
+def parents() -> dict[int, int]:
+    """Every running process and its parent, oldest first. What has ended and is not yet reaped does not run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if fields[0] not in "ZX":
+                found.append((int(fields[19]), int(entry.name), int(fields[1])))
+    return {pid: parent for _, pid, parent in sorted(found)}
 
 
-def children(pid: int) -> list[int]:
-    """Its running children, oldest first."""
-    pids = (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))
-    return sorted((child for child in pids if parent_of(child) == pid), key=lambda child: (_start(child), child))
-
-
-def _start(pid: int) -> int:
-    with suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return 0
+def children(pid: int, running: dict[int, int]) -> list[int]:
+    """Its children, oldest first."""
+    return [child for child, parent in running.items() if parent == pid]
 
 
 @dataclass(frozen=True)
@@ -82,14 +78,15 @@ class Host:
 
     def cluster(self) -> Cluster:
         """The cluster that runs now, once it is complete."""
-        return eventually(self._cluster, 30, what="a complete cluster")
+        return eventually(self._cluster, 30, 0.1, what="a complete cluster")
 
     def _cluster(self) -> Cluster | None:
         self.service.check_running()
-        for parent in children(self.service.pid):
-            for sentinel in children(parent):
+        running = parents()
+        for parent in children(self.service.pid, running):
+            for sentinel in children(parent, running):
                 # django-q2 forks them in this order
-                *workers, monitor, pusher = children(sentinel) or [0, 0]
+                *workers, monitor, pusher = children(sentinel, running) or [0, 0]
                 if len(workers) == self._workers:
                     return Cluster(parent, sentinel, tuple(workers), monitor, pusher)
         return None
@@ -110,7 +107,7 @@ class Host:
     def terminate(self, within: float) -> None:
         """SIGTERM; fail unless everything is gone in time."""
         self.service.ask_to_stop()
-        eventually(lambda: not self.service.is_running() and not self.processes(), within, what="the end of all of it")
+        eventually(lambda: not self.service.is_running() and not self.processes(), within, 0.1, what="the end of all")
 
     def stop(self) -> None:
         """End it, whatever state it is in."""
@@ -180,7 +177,7 @@ class Installation:
     def await_end(self, timeout: float = 40) -> None:
         """Wait until every job is over and every resource given back."""
         try:
-            eventually(self._is_idle, timeout, what="the end of all jobs")
+            eventually(self._is_idle, timeout, 0.1, what="the end of all jobs")
         except AssertionError as error:
             rows = Counter(Job.objects.values_list("status", "provision__status", "last_error"))
             logs = "".join(host.service.log_tail() for host in self.hosts)

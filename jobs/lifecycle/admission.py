@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+from django.db import transaction
 
 from jobs.conf import times
 from jobs.lifecycle.changes import move_job
-from jobs.lifecycle.claims import Bulkhead, Taken, advance
+from jobs.lifecycle.claims import REFUSED, Bulkhead, Taken, advance, set_aside
 from jobs.lifecycle.steps import Event
-from jobs.lifecycle.writing import Row
+from jobs.lifecycle.writing import Row, write
 from jobs.models import Job, Pool, Provision
 from jobs.statuses import JobStatus
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,31 @@ class Pick:
 
 def admit(picks: Sequence[Pick], slots: dict[Bulkhead, int], began: float, now: datetime) -> Taken:
     """Insert the provisions, move the jobs to `provisioning`, and go on to the create calls where there is room."""
+    try:
+        with transaction.atomic():
+            return _admit(picks, dict(slots), began, now)
+    except REFUSED:
+        logger.exception("an admission was refused; its jobs are now admitted one by one")
+    taken = Taken()
+    for pick in picks:
+        job = Job.objects.get(pk=pick.job.pk)
+        try:
+            with transaction.atomic():
+                taken.add(_admit([replace(pick, job=job)], slots, began, now))
+        except REFUSED:
+            row = Row(Job.objects.get(pk=job.pk), None)
+            set_aside(row, "admitting", now)
+            write([row], now)
+    return taken
+
+
+def _admit(picks: Sequence[Pick], slots: dict[Bulkhead, int], began: float, now: datetime) -> Taken:
     rows = [_row(pick, now) for pick in picks]
     Provision.objects.bulk_create([row.provision for row in rows if row.provision is not None])
-    return advance(rows, slots, began, now)
+    taken = advance(rows, slots, began, now)
+    # nothing was created yet for a job that had to step aside, so that nothing is left to release
+    Provision.objects.filter(id__in=[row.provision.id for row in rows if row.provision and row.is_aside]).delete()
+    return taken
 
 
 def _row(pick: Pick, now: datetime) -> Row:

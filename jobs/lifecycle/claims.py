@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 # More changes than this without a call or a wait is a decision that goes in circles.
 _MOST_CHANGES = 12
 
+# What one row's values can make of a statement; the last two come before the database has seen it.
+REFUSED = (IntegrityError, DataError, ValueError, TypeError)
+
 Bulkhead = tuple[str, int]  # ("job", a value of Job.bulkhead) or ("release", a pool's id)
 
 
@@ -89,8 +92,8 @@ def step(finished: Sequence[Finished], free: Mapping[Bulkhead, int], *, lone: bo
     """
     try:
         return _step(finished, free, lone=lone, one_by_one=False)
-    except (IntegrityError, DataError):
-        # some row's change is refused by the database: once more, so that only that row steps aside
+    except REFUSED:
+        # some row's change cannot be written: once more, so that only that row steps aside
         logger.exception("a transaction was refused; its rows are now written one by one")
         return _step(finished, free, lone=lone, one_by_one=True)
 
@@ -106,10 +109,10 @@ def _step(finished: Sequence[Finished], free: Mapping[Bulkhead, int], *, lone: b
             try:
                 with transaction.atomic(savepoint=one_by_one):
                     taken.add(advance(batch, slots, began, now))
-            except (IntegrityError, DataError):
+            except REFUSED:
                 if not one_by_one:
                     raise
-                _failed(batch[0], "writing", now)
+                set_aside(batch[0], "writing", now)
                 write(batch, now)
     return taken
 
@@ -151,11 +154,11 @@ def _settle(row: Row, slots: dict[Bulkhead, int], now: datetime) -> Call | None:
     try:
         return _decided(row, slots, now)
     except Exception:
-        _failed(row, "deciding", now)
+        set_aside(row, "deciding", now)
         return None
 
 
-def _failed(row: Row, doing: str, now: datetime) -> None:
+def set_aside(row: Row, doing: str, now: datetime) -> None:
     """One broken row must not stop the others: it counts as a crash and steps aside."""
     logger.exception("job %s (%s): %s failed in our own code", row.job.id, row.job.status, doing)
     row.forget()
@@ -243,4 +246,4 @@ def _record(row: Row, f: Finished, now: datetime) -> None:
         row.control(crashes=0)
         row.apply(apply_answer(f.claim.kind, row.job, row.provision, f.answer, now), now)
     except Exception:
-        _failed(row, f.claim.kind.value, now)
+        set_aside(row, f.claim.kind.value, now)

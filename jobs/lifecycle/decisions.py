@@ -25,7 +25,7 @@ from jobs.statuses import PROVISION_LIVE, RUNNING, FailureStage, JobStatus, Prov
 def decide(job: Job, provision: Provision | None, now: datetime) -> Step:
     """The next step of a live job. `provision` is its newest one, live or not."""
     if job.crashes >= MAX_CRASHES:
-        return end_job(
+        end = end_job(
             JobStatus.FAILED,
             provision,
             now,
@@ -33,6 +33,7 @@ def decide(job: Job, provision: Provision | None, now: datetime) -> Step:
             stage=_stage(job),
             message=f"Given up after {job.crashes} attempts to work on it that each ended without a result.",
         )
+        return end.and_then(Change(unwanted_batch=job.batch_id))
     return _DECISIONS[JobStatus(job.status)](job, provision, now)
 
 
@@ -96,11 +97,7 @@ def _provisioning(job: Job, provision: Provision | None, now: datetime) -> Step:
         return _expired(job, provision, now)
     gone = _resource_gone(provision)
     if gone is not None:
-        return back_to_pending(job, provision, now, gone)
-    if provision.observed_state == ResourceState.FAILED:
-        return back_to_pending(
-            job, provision, now, Event("resource_failed", provision.last_error, JobEvent.Source.PROVIDER), unasked=True
-        )
+        return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
     if provision.deadline_at <= now:
         event = Event("ready_timeout", "The resource was not ready within the pool's timeout.")
         return back_to_pending(job, provision, now, event).and_then(Change(pool_full_for=job.accelerator_type))
@@ -132,7 +129,7 @@ def _submitting(job: Job, provision: Provision | None, now: datetime) -> Step:
         return _expired(job, provision, now)
     gone = _resource_gone(provision)
     if gone is not None:
-        return back_to_pending(job, provision, now, gone)
+        return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
     if job.retry_count and job.last_error_at is not None:
         next_try = job.last_error_at + backoff(job.retry_count, times().retry_max)
         if now < next_try:
@@ -156,9 +153,10 @@ def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
     """A batch is known. It is stopped, and seen to have stopped, before anything is released."""
     if job.cancel_requested_at is not None and job.status != JobStatus.CANCELLING:
         return move_job(JobStatus.CANCELLING, now, Event("cancelling"))
-    if provision is not None and provision.status == ProvisionStatus.READY and provision.absence_confirmed_at:
-        event = Event("resource_lost", "The provider no longer has the resource.", JobEvent.Source.PROVIDER)
-        return Change(provision={"status": ProvisionStatus.LOST, "lost_at": now}, events=(event,))
+    gone = _resource_gone(provision)
+    is_ready = provision is not None and provision.status == ProvisionStatus.READY
+    if is_ready and gone is not None and gone.source == JobEvent.Source.PROVIDER:
+        return Change(provision={"status": ProvisionStatus.LOST, "lost_at": now}, events=(gone,))
     if job.retry_count and job.last_error_at is not None:
         next_try = job.last_error_at + backoff(job.retry_count, times().retry_max)
         if now < next_try:
@@ -198,6 +196,8 @@ def _resource_gone(provision: Provision | None) -> Event | None:
         return Event("resource_released", message, JobEvent.Source.OPERATOR, provision.release_requested_by)
     if provision.status not in PROVISION_LIVE or provision.absence_confirmed_at is not None:
         return Event("resource_lost", "The provider no longer has the resource.", JobEvent.Source.PROVIDER)
+    if provision.observed_state == ResourceState.FAILED:
+        return Event("resource_failed", provision.last_error, JobEvent.Source.PROVIDER)
     return None
 
 

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from uuid import UUID
 
 from django.db import connection
+from django.db.models.functions import Now
 
 from jobs.conf import LONE_CRASHES
 from jobs.models import Job, Provision
+from jobs.statuses import ProvisionStatus
 
 # A job whose last claims died with it is a suspect: it is claimed alone, so that it takes nobody along.
 _SUSPECT = f"(crashes >= {LONE_CRASHES} OR (crashes = {LONE_CRASHES - 1} AND lease_expires_at IS NOT NULL))"
@@ -84,13 +86,12 @@ def due_releases(free: Mapping[int, int], but_not: Collection[str]) -> list[tupl
         wanted = {job_id: provision_id for provision_id, job_id in cursor.fetchall() if job_id not in but_not}
     if not wanted:
         return []
-    provisions = lock_provisions(wanted.values())
+    # the look came before the job's lock: whoever held that last may have taken the release himself
+    found = Provision.objects.select_for_update(skip_locked=True, no_key=True).filter(
+        id__in=wanted.values(), status=ProvisionStatus.RELEASING, claimable_at__lte=Now()
+    )
     jobs = {job.id: job for job in Job.objects.filter(id__in=wanted)}
-    return [
-        (jobs[job_id], provisions[provision_id])
-        for job_id, provision_id in wanted.items()
-        if provision_id in provisions
-    ]
+    return [(jobs[provision.job_id], provision) for provision in found]
 
 
 def lock_jobs(ids: Iterable[str]) -> dict[str, Job]:

@@ -138,6 +138,9 @@ def _news(provision: Provision, resource: Resource | None, observation: Observat
     if resource is None:
         return _absence(provision, observation)
     facts = resource_facts(resource, observation.began_at)
+    if provision.status == ProvisionStatus.RELEASING:
+        # that a resource on its way out is broken is no failure of the release
+        facts = {name: value for name, value in facts.items() if not name.startswith("last_error")}
     compared = [name for name in facts if name not in {"observed_at", "last_error_at"}]
     if all(getattr(provision, name) == facts[name] for name in compared):
         return {}

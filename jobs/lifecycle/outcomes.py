@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.batch_client import Batch
 from jobs.conf import times
-from jobs.errors import UpstreamError, UpstreamKind
+from jobs.errors import MAX_CODE_LENGTH, UpstreamError, UpstreamKind
 from jobs.lifecycle.changes import NO_ERROR, back_to_pending, end_job, move_job
 from jobs.lifecycle.steps import CallKind, Change, Event
 from jobs.models import Job, JobEvent, Provision
@@ -200,7 +200,9 @@ def _batch_ended(job: Job, provision: Provision | None, batch: Batch, now: datet
     )
     if job.cancel_requested_at is None and resource_lost:
         event = Event("resource_lost", "Its batch was stopped; waiting for another resource.")
-        return back_to_pending(job, provision, now, event)
+        # one that broke may have been broken by the job itself
+        is_broken = provision is not None and provision.observed_state == ResourceState.FAILED
+        return back_to_pending(job, provision, now, event, unasked=is_broken)
     if batch.status == "failed":
         code, message = _first_error(batch)
         return end_job(
@@ -245,7 +247,8 @@ def _ended_at(batch: Batch) -> datetime | None:
 def _first_error(batch: Batch) -> tuple[str, str]:
     for error in batch.errors:
         line = f" (line {error['line']})" if error.get("line") else ""
-        return str(error.get("code") or "batch_failed"), f"{error.get('message') or 'The batch failed.'}{line}"
+        code = str(error.get("code") or "batch_failed")[:MAX_CODE_LENGTH]
+        return code, f"{error.get('message') or 'The batch failed.'}{line}"
     return "batch_failed", "The batch failed; the MDS gives no reason."
 
 

@@ -58,7 +58,8 @@ def parse_job_id(external: str) -> tuple[str, int] | None:
     """Job id and attempt, if this is a name of our installation's."""
     prefix = f"{settings.PLANNER_INSTALLATION}:"
     job_id, _, attempt = external.removeprefix(prefix).rpartition(":")
-    return (job_id, int(attempt)) if external.startswith(prefix) and job_id and attempt.isdecimal() else None
+    is_ours = external.startswith(prefix) and job_id and attempt.isdecimal() and len(attempt) < 10
+    return (job_id, int(attempt)) if is_ours else None
 
 
 def in_doubt() -> Any:
@@ -90,7 +91,9 @@ def claim_scan() -> ScanCall | None:
         scan.due_at = None
         scan.lease_expires_at = now + timedelta(seconds=times().lease)
         scan.save()
-    return ScanCall(scan.version, scan.after, tuple(scan.unwanted[:_STOPS_PER_CALL]))
+    # stopping and reading take turns: neither waits for the other to succeed
+    stop = tuple(scan.unwanted[:_STOPS_PER_CALL]) if scan.version % 2 else ()
+    return ScanCall(scan.version, scan.after, stop)
 
 
 def _begin(scan: BatchScan, now: datetime) -> None:
@@ -110,22 +113,31 @@ def record_scan(call: ScanCall, answer: ScanAnswer | UpstreamError) -> None:
             return
         scan.lease_expires_at = None
         pause = timedelta(0)
+        stopped = () if isinstance(answer, UpstreamError) else answer.stopped
+        # what could not be stopped now is last to be tried again
+        unstopped = [batch for batch in call.stop if batch not in stopped]
+        scan.unwanted = [batch for batch in scan.unwanted if batch not in call.stop] + unstopped
         if isinstance(answer, UpstreamError):
             scan.retry_count += 1
             scan.last_error = str(answer)
             pause = backoff(scan.retry_count, times().retry_max)
         else:
             scan.retry_count, scan.last_error = 0, ""
-            scan.unwanted = [batch for batch in scan.unwanted if batch not in answer.stopped]
-            if answer.page is not None and _read(scan, answer.page, now) and _settle(scan, now):
-                pause = timedelta(seconds=_until_next())
+            if answer.page is not None and call.after and not answer.page.batches:
+                # the MDS does not know the last batch any more: an empty page proves nothing, so from the top
+                scan.began_at, pause = None, backoff(1, times().retry_max)
+            elif answer.page is not None and _read(scan, answer.page, now):
+                _settle(scan, now)
+                pause = timedelta(seconds=_until_next(scan))
         wanted = scan.due_at
         scan.due_at = now + pause if wanted is None else min(wanted, now + pause)
         scan.save()
 
 
-def _until_next() -> float:
-    """Sooner while somebody waits for the end of a doubt."""
+def _until_next(scan: BatchScan) -> float:
+    """At once while there are batches to be stopped; soon while somebody waits for the end of a doubt."""
+    if scan.unwanted:
+        return 0
     return times().poll_max if in_doubt().exists() else times().scan_interval
 
 
@@ -133,10 +145,12 @@ def _read(scan: BatchScan, page: BatchPage, now: datetime) -> bool:
     """Sort one page's batches; True when the scan has reached its floor."""
     ours = {batch.id: name for batch in page.batches if (name := parse_job_id(batch.job_id)) is not None}
     jobs = {job.id: job for job in Job.objects.filter(id__in={job_id for job_id, _ in ours.values()})}
+    # what is kept on the row is on our own clock, which the MDS's may be ahead of or behind
+    skew = (page.server_at - now) if page.server_at is not None else timedelta(0)
     for batch in page.batches:
         created_at = batch.created_at
-        if created_at is not None and (scan.newest_at is None or created_at > scan.newest_at):
-            scan.newest_at = created_at
+        if created_at is not None and (scan.newest_at is None or created_at - skew > scan.newest_at):
+            scan.newest_at = created_at - skew
         if batch.id not in ours:
             continue
         job_id, attempt = ours[batch.id]
@@ -151,18 +165,19 @@ def _read(scan: BatchScan, page: BatchPage, now: datetime) -> bool:
             scan.unwanted.append(batch.id)
     if page.batches:
         scan.after = page.batches[-1].id
-    skew = (page.server_at - now) if page.server_at is not None else timedelta(0)
     floor = (scan.floor_at or datetime.min.replace(tzinfo=UTC)) + skew
     oldest = min((b.created_at for b in page.batches if b.created_at is not None), default=None)
     return not page.has_more or oldest is None or oldest < floor
 
 
-def _settle(scan: BatchScan, now: datetime) -> bool:
+def _settle(scan: BatchScan, now: datetime) -> None:
     """The whole range is read: adopt what was found, try again what certainly did not happen."""
-    jobs = due.lock_jobs(in_doubt().values_list("id", flat=True))
-    live = due.newest_provisions(jobs.values())
+    locked = due.lock_jobs(in_doubt().values_list("id", flat=True))
+    # once more, since somebody may have had one of them just before it was locked
+    jobs = list(in_doubt().filter(id__in=locked))
+    live = due.newest_provisions(jobs)
     rows = []
-    for job in jobs.values():
+    for job in jobs:
         found = [c for c in scan.candidates.get(job.id, []) if c[2] == job.attempt]
         row = Row(job, live.get(job.id))
         change = _adopted(job, found, scan, now) if found else _not_created(row, scan, now)
@@ -173,7 +188,6 @@ def _settle(scan: BatchScan, now: datetime) -> bool:
     write(rows, now)
     scan.began_at, scan.after, scan.candidates = None, "", {}
     scan.covered_to, scan.ended_at = scan.newest_at or scan.covered_to, now
-    return True
 
 
 def _adopted(job: Job, found: Sequence[Sequence[Any]], scan: BatchScan, now: datetime) -> Change:

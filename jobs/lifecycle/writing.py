@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -70,9 +70,7 @@ class Row:
             # a change moves a job at most once, and its last event tells of the move
             to_status = self.job.status if "status" in change.job and event is change.events[-1] else ""
             self._add_event(event, from_status, to_status, now)
-        self.elsewhere = self.elsewhere.and_then(
-            Change(scan=change.scan, pool_full_for=change.pool_full_for, pool_disabled=change.pool_disabled)
-        )
+        self.elsewhere = self.elsewhere.and_then(replace(change, job={}, provision={}, events=()))
 
     def _add_event(self, event: Event, from_status: str, to_status: str, now: datetime) -> None:
         self.job.event_count += 1
@@ -110,6 +108,7 @@ def write(rows: Sequence[Row], now: datetime) -> None:
     JobEvent.objects.bulk_create([event for row in rows for event in row.events])
     if any(row.elsewhere.scan for row in rows):
         BatchScan.objects.update(due_at=Least(Coalesce("due_at", Now()), Now()))
+    _add_unwanted({row.elsewhere.unwanted_batch for row in rows} - {""}, now)
     for row in rows:
         if row.provision is None:
             continue
@@ -128,6 +127,17 @@ def write(rows: Sequence[Row], now: datetime) -> None:
             and row.provision_columns.keys() & {"create_ended_at", "release_sent_at"}
         }
     )
+
+
+def _add_unwanted(batch_ids: set[str], now: datetime) -> None:
+    """Have the scan stop these batches."""
+    if not batch_ids:
+        return
+    BatchScan.objects.bulk_create([BatchScan()], ignore_conflicts=True)
+    scan = BatchScan.objects.select_for_update(no_key=True).get()
+    scan.unwanted += sorted(batch_ids - set(scan.unwanted))
+    scan.due_at = min(scan.due_at or now, now)
+    scan.save(update_fields=["unwanted", "due_at"])
 
 
 def observe_soon(pool_ids: Iterable[int]) -> None:

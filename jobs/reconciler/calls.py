@@ -84,16 +84,24 @@ def scan(call: ScanCall) -> ScanAnswer:
     """Stop the batches nobody wants, or read one page."""
     if not call.stop:
         return ScanAnswer(page=batch_client().list_page(call.after))
-    stopped = []
+    until = time.monotonic() + times().call_timeout
+    stopped: list[str] = []
+    failure: UpstreamError | None = None
     for batch_id in call.stop:
+        if time.monotonic() > until:
+            break  # a slow MDS: the rest is for another call, within another lease
         try:
             # the list's word on a status is not to be trusted: GET first
-            if is_over(batch_client().get(batch_id)) or is_over(stop_batch(batch_id)):
-                stopped.append(batch_id)
-        except UpstreamError as error:
-            if error.kind != UpstreamKind.NOT_FOUND:
-                raise
+            if not is_over(batch_client().get(batch_id)):
+                stop_batch(batch_id)
             stopped.append(batch_id)
+        except UpstreamError as error:
+            if error.kind == UpstreamKind.NOT_FOUND:
+                stopped.append(batch_id)
+            else:
+                failure = error
+    if failure is not None and not stopped:
+        raise failure
     return ScanAnswer(stopped=tuple(stopped))
 
 

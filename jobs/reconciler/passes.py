@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -155,7 +156,12 @@ class _Pass:
         taken.claims = []
 
     def _pool_of(self, claim: Claim) -> Pool | None:
-        return self.pools.get(claim.provision.pool_id) if claim.provision is not None else None
+        if claim.provision is None:
+            return None
+        pool_id = claim.provision.pool_id
+        if pool_id not in self.pools:  # made since they were loaded, by now with a job in it
+            self.pools[pool_id] = Pool.objects.get(pk=pool_id)
+        return self.pools[pool_id]
 
     def _finish(self, claim: Claim, answer: Any) -> None:
         self.finished.append(Finished(claim, answer))
@@ -172,10 +178,12 @@ class _Pass:
     def _record_looks(self) -> None:
         """What observations and the scan have told."""
         while self.observed:
-            record_observation(*self.observed[-1])
+            with _containing("an observation"):
+                record_observation(*self.observed[-1])
             self.observed.pop()
         while self.scanned:
-            record_scan(*self.scanned[-1])
+            with _containing("a page of the MDS's list"):
+                record_scan(*self.scanned[-1])
             self.scanned.pop()
 
     def _look_around(self) -> None:
@@ -201,6 +209,17 @@ class _Pass:
             self.scanned.append((scan, answer))
         else:
             logger.error("the scan failed in our own code", exc_info=answer)
+
+
+@contextmanager
+def _containing(what: str) -> Iterator[None]:
+    """What cannot be recorded must not take the pass and its calls along; its lease runs out by itself."""
+    try:
+        yield
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        logger.exception("%s could not be recorded", what)
 
 
 def _log_failed_undo(stale: Finished, answer: Any) -> None:

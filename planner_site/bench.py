@@ -1,0 +1,142 @@
+"""`make bench`: figures measured on this machine, on everything the demo runs. The last line is one JSON object.
+
+latency    from the answer to POST /api/v1/jobs to the batch's creation, one job at a time on an idle planner whose
+           resources are ready at once: up to the arrival of the call at a stub of the metadata service (what the
+           planner itself takes), and up to the record of the real one's answer
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import statistics
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from planner_site.bench_stub import StubMetadataService
+from planner_site.local import Client, LocalError, LocalPlanner, data_folder, only_one, say, stop_on
+from planner_site.postgres_home import EmbeddedServerError
+from planner_site.processes import ServiceError
+
+PURPOSE = "bench"
+JOBS = 50
+WARM_UP_JOBS = 8  # until every worker process has connected to everything once
+JOB_SECONDS = 60
+
+Figures = dict[str, dict[str, Any]]
+
+
+def latency(jobs: int) -> Figures:
+    """The idle latency, against the stub and against the real metadata service."""
+    with StubMetadataService() as stub:
+        to_stub = _latencies(jobs, stub.arrived_at, stub.url)
+    to_record = _latencies(jobs, _created_at)
+    return _percentiles("idle_latency_stub", to_stub) | _percentiles("idle_latency_mds", to_record)
+
+
+def _latencies(jobs: int, created_at: Callable[[str], float], mds_url: str = "") -> list[float]:
+    """Milliseconds from each POST's answer to the unix time `created_at` tells for its job."""
+    with LocalPlanner(PURPOSE, ready_seconds=0, mds_url=mds_url) as planner:
+        planner.start()
+        from django.db import connection
+
+        from jobs.models import Pool
+
+        # quick to see that a resource is gone, so that the next job can begin
+        Pool.objects.update(absence_confirm_seconds=0.2, observe_interval_seconds=0.2)
+        client = Client(planner.url)
+        client.log_in()
+        file_id = _stored_file() if mds_url else client.upload_sample()
+        found = []
+        say(f"{jobs} jobs, one at a time ...")
+        for number in range(WARM_UP_JOBS + jobs):
+            job_id = client.create_job(file_id)
+            answered_at = time.time()
+            _await_idle(planner, job_id)
+            if number >= WARM_UP_JOBS:
+                found.append(1000 * (created_at(job_id) - answered_at))
+        connection.close()
+    return found
+
+
+def _stored_file() -> str:
+    """The row of an input file; the stub asks for no more."""
+    from django.contrib.auth.models import User
+
+    from jobs.models import InputFile
+
+    alice = User.objects.get(username="alice")
+    row = InputFile(id=str(uuid.uuid4()), owner=alice, filename="stub.jsonl", size_bytes=1, request_count=1)
+    row.save(force_insert=True)
+    return row.id
+
+
+def _created_at(job_id: str) -> float:
+    from jobs.models import JobEvent
+
+    return JobEvent.objects.get(job_id=job_id, reason="batch_created").at.timestamp()
+
+
+def _await_idle(planner: LocalPlanner, job_id: str) -> None:
+    """Wait until the job is over, its resource given back, and the workers asleep."""
+    from jobs.models import Job, QueueMessage
+    from jobs.statuses import TERMINAL
+
+    deadline = time.monotonic() + JOB_SECONDS
+    while True:
+        job = Job.objects.select_related("provision").get(pk=job_id)
+        if job.status in TERMINAL and job.provision is not None and job.provision.status == "released":
+            break
+        planner.check_running()
+        if time.monotonic() > deadline:
+            raise LocalError(f"{job_id} is {job.status} after {JOB_SECONDS} s: {job.last_error}")
+        time.sleep(0.05)
+    if job.status != "completed":
+        raise LocalError(f"{job_id} ended {job.status}: {job.error_message}")
+    while QueueMessage.objects.exists():
+        time.sleep(0.01)
+    time.sleep(random.uniform(0.2, 0.5))  # noqa: S311 - uneven, so as not to keep step with any timer
+
+
+def _percentiles(name: str, found: list[float]) -> Figures:
+    cuts = statistics.quantiles(found, n=20, method="inclusive") if len(found) > 1 else found * 19
+    return {
+        f"{name}_p50_ms": {"value": round(statistics.median(found), 1), "unit": "ms", "jobs": len(found)},
+        f"{name}_p95_ms": {"value": round(cuts[18], 1), "unit": "ms", "jobs": len(found)},
+    }
+
+
+MEASUREMENTS: dict[str, Callable[[int], Figures]] = {"latency": latency}
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m planner_site.bench", description="Figures of this machine.")
+    parser.add_argument("--only", choices=MEASUREMENTS, help="one measurement instead of all")
+    parser.add_argument("--jobs", type=int, default=JOBS, help=f"jobs per figure (default {JOBS})")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, stop_on)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by default in the background of a script
+    figures: Figures = {}
+    try:
+        with only_one(PURPOSE):
+            for name in [options.only] if options.only else MEASUREMENTS:
+                figures |= MEASUREMENTS[name](options.jobs)
+    except KeyboardInterrupt:
+        return 1
+    except (LocalError, ServiceError, EmbeddedServerError) as error:
+        say(f"The bench failed. {error}\nLogs: {data_folder(PURPOSE) / 'logs'}")
+        return 1
+    for name, figure in figures.items():
+        print(f"{name:32}{figure['value']:>10} {figure['unit']}")  # noqa: T201 - the result
+    print(json.dumps(figures), flush=True)  # noqa: T201 - the result
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
