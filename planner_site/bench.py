@@ -54,11 +54,12 @@ def _latencies(jobs: int, created_at: Callable[[str], float], mds_url: str = "")
         file_id = _stored_file() if mds_url else client.upload_sample()
         found = []
         say(f"{jobs} jobs, one at a time ...")
-        for number in range(WARM_UP_JOBS + jobs):
+        warm_up_jobs = min(WARM_UP_JOBS, jobs)
+        for number in range(warm_up_jobs + jobs):
             job_id = client.create_job(file_id)
             answered_at = time.time()
             _await_idle(planner, job_id)
-            if number >= WARM_UP_JOBS:
+            if number >= warm_up_jobs:
                 found.append(1000 * (created_at(job_id) - answered_at))
         connection.close()
     return found

@@ -16,7 +16,7 @@ from planner_site.postgres import EmbeddedServer
 from tests.waiting import eventually
 
 ORIGINAL = Path(__file__).resolve().parent.parent
-PURPOSES = ("dev", "demo")
+PURPOSES = ("dev", "demo", "bench")
 
 
 class Checkout:

@@ -80,8 +80,10 @@ def _with_ready_resource(fields: dict[str, Any], pool: Pool | None) -> Job:
 
 def simulated_pool(server: SimulatedServer, **fields: Any) -> Pool:
     """A pool on the test's own server, observed at the pace of the tests."""
-    given = {"observe_interval_seconds": 0.05, "absence_confirm_seconds": 0.05, **fields}
-    return make_pool(options={"base_url": server.url}, **given)
+    options = {"base_url": server.url}
+    return make_pool(
+        **{"options": options, "observe_interval_seconds": 0.05, "absence_confirm_seconds": 0.05, **fields}
+    )
 
 
 def passes_until(condition: Callable[[], T], *, timeout: float = 20, what: str = "") -> T:

@@ -82,9 +82,10 @@ def here(mds: str, simulated_server: SimulatedServer, settings: Any) -> Iterator
     # the real MDS on a busy machine needs more than a thirtieth of its time
     patience = {"call_timeout": 3, "connect_timeout": 1, "create_batch_timeout": 4, "lease": 9}
     settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, **patience}
-    calls.batch_client.cache_clear()
+    client = calls.batch_client
+    client.cache_clear()
     yield Planner(mds, simulated_server)
-    calls.batch_client.cache_clear()
+    client.cache_clear()
 
 
 def now(job: Job) -> Job:
@@ -191,9 +192,7 @@ def test_a_cancel_while_the_create_is_in_flight_gives_the_resource_back(here: Pl
     here.assert_clean()
 
 
-def test_a_cancel_while_the_submit_is_in_flight_stops_the_batch(
-    here: Planner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancel_while_the_submit_is_in_flight_stops_the_batch(here: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     simulated_pool(here.server)
     job = here.job(lines=2000)
     sent, cancelled = Event(), Event()
@@ -294,10 +293,11 @@ def test_a_full_provider_keeps_a_job_waiting_until_there_is_room(here: Planner) 
 @pytest.mark.parametrize("how", ["released", "vanished", "broken"])
 def test_a_job_that_loses_its_resource_is_run_again_on_another(here: Planner, how: str) -> None:
     simulated_pool(here.server)
-    job = here.job(lines=300)
+    job = here.job(lines=120)
     passes_until(has_status(job, "in_progress"))
     provision = now(job).provision
     assert provision is not None
+    Pool.objects.update(is_enabled=False)  # so that it stays pending for a while
     if how == "released":
         planner.release(make_user("operator"), str(provision.pk))
     else:
@@ -305,6 +305,7 @@ def test_a_job_that_loses_its_resource_is_run_again_on_another(here: Planner, ho
     passes_until(has_status(job, "pending"))
     (stopped,) = here.batches()
     assert stopped.status == "cancelled", "stopped, and seen to have stopped, before the job is pending again"
+    Pool.objects.update(is_enabled=True)
     passes_until(here.is_quiet, timeout=40)
     job = now(job)
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 1 if how == "broken" else 0)

@@ -1,0 +1,201 @@
+"""A worker may be killed before or after any of its calls: the outcome is the same, and nothing is doubled or left."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from jobs import planner
+from jobs.conf import times
+from jobs.lifecycle.claims import step
+from jobs.models import BatchScan, Job, Pool, Provision, QueueMessage
+from jobs.provisioners.simulated_server import SimulatedServer
+from jobs.reconciler import calls, run_pass
+from jobs.reconciler.bulkheads import Bulkheads
+from jobs.statuses import TERMINAL
+from jobs.wakeup import send_hint
+from tests.clock import pass_time
+from tests.engine import claimed, simulated_pool, submitting_job
+from tests.factories import make_job
+from tests.fake_mds import FakeMds
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Killed(BaseException):
+    """The end of a worker, as sudden as a kill: nothing catches it."""
+
+
+@pytest.fixture
+def mds_in_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMds]:
+    fake = FakeMds()
+    monkeypatch.setattr(calls, "batch_client", lambda: fake)
+    yield fake
+
+
+def quiet() -> bool:
+    is_open = Job.objects.exclude(status__in=sorted(TERMINAL)).exists()
+    return not is_open and not Provision.objects.exclude(status="released").exists()
+
+
+def ticking_until(condition: Callable[[], bool]) -> None:
+    """Passes, with time passing between them."""
+
+    def turn() -> bool:
+        run_pass(send_hint)
+        pass_time(1)
+        return condition()
+
+    eventually(turn, 20, 0.001)
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, number: int, *, is_sent: bool) -> None:
+    """Kill the pass at its so-manieth call: not yet made, or made and its result lost."""
+    start, count = Bulkheads.start, itertools.count(1)
+
+    def start_or_die(self: Bulkheads, key: Any, call: Callable[[], Any], then: Any) -> None:
+        if next(count) != number:
+            start(self, key, call, then)
+            return
+        if is_sent:
+            call()
+        raise Killed
+
+    monkeypatch.setattr(Bulkheads, "start", start_or_die)
+
+
+@pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_kill_at_any_call_changes_no_outcome(
+    number: int,
+    is_sent: bool,
+    mds_in_memory: FakeMds,
+    simulated_server: SimulatedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulated_pool(simulated_server)
+    job = make_job()
+    with monkeypatch.context() as patches:
+        kill_at(patches, number, is_sent=is_sent)
+        with pytest.raises(Killed):
+            ticking_until(quiet)
+    pass_time(times().lease)
+    ticking_until(quiet)
+    job.refresh_from_db()
+    assert (job.status, job.lost_attempts, job.crashes) == ("completed", 0, 0)
+    assert Provision.objects.count() == 1
+    assert [batch.id for batch in mds_in_memory.counted()] == [job.batch_id]
+    assert simulated_server.live() == []
+    assert simulated_server.stats()["bill"]["objects_created"] == 1
+
+
+@pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", range(1, 4))
+def test_a_kill_while_a_running_job_is_cancelled_changes_no_outcome(
+    number: int,
+    is_sent: bool,
+    mds_in_memory: FakeMds,
+    simulated_server: SimulatedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulated_pool(simulated_server)
+    job = make_job()
+    ticking_until(lambda: Job.objects.get().batch_id != "")
+    planner.cancel(job.owner, job.id)
+    with monkeypatch.context() as patches:
+        kill_at(patches, number, is_sent=is_sent)
+        with pytest.raises(Killed):
+            ticking_until(quiet)
+    pass_time(times().lease)
+    ticking_until(quiet)
+    job.refresh_from_db()
+    assert job.status == "cancelled"
+    assert (mds_in_memory.running(), simulated_server.live()) == ([], [])
+
+
+@pytest.mark.parametrize(("fate", "attempt"), [("lost", 1), ("unsent", 2)])
+def test_a_submit_without_an_answer_makes_one_batch(
+    fate: str, attempt: int, mds_in_memory: FakeMds, simulated_server: SimulatedServer
+) -> None:
+    simulated_pool(simulated_server)
+    job = make_job()
+    mds_in_memory.fate = [fate]
+    ticking_until(quiet)
+    job.refresh_from_db()
+    assert (job.status, job.attempt, job.lost_attempts) == ("completed", attempt, 0)
+    assert [batch.id for batch in mds_in_memory.batches] == [job.batch_id]
+
+
+def test_a_batch_made_by_a_worker_that_was_thought_dead_is_stopped(
+    mds_in_memory: FakeMds, simulated_server: SimulatedServer
+) -> None:
+    """The submit of a stopped worker leaves long after another attempt was made (G7)."""
+    simulated_pool(simulated_server)
+    job = make_job()
+    mds_in_memory.fate = ["unsent"]
+    ticking_until(lambda: Job.objects.get().attempt == 2)
+    late = Job.objects.get()
+    late.attempt = 1
+    ticking_until(lambda: Job.objects.get().batch_id != "")
+    assert late.provision is not None
+    mds_in_memory.create(calls.submission(late, late.provision, None))
+    ticking_until(quiet)
+    ticking_until(lambda: not mds_in_memory.running())
+    job.refresh_from_db()
+    assert (job.status, [batch.id for batch in mds_in_memory.counted()]) == ("completed", [job.batch_id])
+
+
+def test_a_pass_told_to_stop_starts_no_call_and_leaves_a_hint(
+    mds_in_memory: FakeMds, simulated_server: SimulatedServer
+) -> None:
+    simulated_pool(simulated_server)
+    make_job()
+    submitting_job(Pool.objects.get())
+    assert run_pass(send_hint, lambda: True) == 0
+    assert (mds_in_memory.calls, simulated_server.stats()["calls"]) == ([], {})
+    assert QueueMessage.objects.count() == 1
+
+
+def test_a_pool_made_a_moment_ago_is_known_when_its_job_is_submitted(
+    mds_in_memory: FakeMds, simulated_server: SimulatedServer, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "safety_net": 1000.0}  # the pools are loaded once a pass
+    made: list[Job] = []
+
+    def claimed_late(*args: Any, **options: Any) -> Any:
+        if not made:
+            pool = simulated_pool(simulated_server)
+            made.append(submitting_job(pool))
+            spec = {"accelerator_type": "", "accelerator_count": 0, "replicas": 1, "options": {}}
+            Provision.objects.update(spec=spec)
+        return step(*args, **options)
+
+    monkeypatch.setattr("jobs.reconciler.passes.step", claimed_late)
+    run_pass(send_hint)
+    assert Job.objects.get().batch_id == "batch-0"
+
+
+def test_a_look_that_cannot_be_recorded_takes_no_pass_along(
+    mds_in_memory: FakeMds,
+    simulated_server: SimulatedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    simulated_pool(simulated_server)
+    job = make_job()
+
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("jobs.reconciler.passes.record_observation", broken)
+    monkeypatch.setattr("jobs.reconciler.passes.record_scan", broken)
+    ticking_until(lambda: Job.objects.get().status == "completed")
+    assert "could not be recorded" in caplog.text
+    assert BatchScan.objects.get().lease_expires_at is not None
+    monkeypatch.undo()
+    job.refresh_from_db()
+    assert (job.crashes, claimed().claims) != (1, [])
