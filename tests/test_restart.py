@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,10 +31,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def mds_in_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMds]:
+def mds_in_memory(monkeypatch: pytest.MonkeyPatch) -> FakeMds:
     fake = FakeMds()
     monkeypatch.setattr(calls, "batch_client", lambda: fake)
-    yield fake
+    return fake
 
 
 def quiet() -> bool:

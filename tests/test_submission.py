@@ -1,4 +1,4 @@
-"""From rows to requests: what a provider is asked for, and what the MDS is sent. Frozen, so a restart changes nothing."""
+"""From rows to requests: what a provider is asked for, and what the MDS is sent; frozen before."""
 
 from __future__ import annotations
 
