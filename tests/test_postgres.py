@@ -226,7 +226,8 @@ def test_a_fresh_database_is_empty_whoever_is_connected(server: EmbeddedServer) 
 def test_a_checkout_the_account_cannot_reach_works_too(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     checkout = tmp_path / "a checkout, with an odd name and a path too long for a socket" / ("x" * 60)
-    shutil.copytree(CHECKOUT / "planner_site", checkout / "planner_site")
+    for part in ("planner_site", "jobs"):
+        shutil.copytree(CHECKOUT / part, checkout / part)
     copy = EmbeddedServer("dev", checkout)
     try:
         assert outcome(command("start", "dev", checkout=checkout)) == (0, copy.url)

@@ -142,27 +142,27 @@ def test_every_status_fits_its_columns(status: str) -> None:
     assert len(status) <= min(length for length in longest if length is not None)
 
 
-def _refused(change: dict[str, Any], model: type[Job] | type[Provision], pk: Any, by: str) -> None:
+def assert_refused(change: dict[str, Any], model: type[Job] | type[Provision], pk: Any, by: str) -> None:
     with pytest.raises(IntegrityError, match=by), transaction.atomic():
         model.objects.filter(pk=pk).update(**change)
 
 
 @pytest.mark.django_db
 def test_a_job_in_an_unknown_status_cannot_be_stored() -> None:
-    _refused({"status": "sleeping"}, Job, make_job().pk, "job_status_known")
+    assert_refused({"status": "sleeping"}, Job, make_job().pk, "job_status_known")
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("status", sorted(TERMINAL))
 def test_a_job_that_ended_without_a_time_cannot_be_stored(status: str) -> None:
-    _refused({"status": status}, Job, make_job().pk, f"job_{status}_has_time")
+    assert_refused({"status": status}, Job, make_job().pk, f"job_{status}_has_time")
 
 
 @pytest.mark.django_db
 def test_a_job_in_provisioning_has_a_pool_and_a_provision() -> None:
     job = make_job(status="provisioning")
-    _refused({"pool": None}, Job, job.pk, "job_provisioning_has_pool")
-    _refused({"provision": None}, Job, job.pk, "job_provisioning_has_pool")
+    assert_refused({"pool": None}, Job, job.pk, "job_provisioning_has_pool")
+    assert_refused({"provision": None}, Job, job.pk, "job_provisioning_has_pool")
 
 
 @pytest.mark.django_db
@@ -175,7 +175,7 @@ def test_a_job_in_provisioning_has_a_pool_and_a_provision() -> None:
     ],
 )
 def test_an_impossible_provision_cannot_be_stored(change: dict[str, Any], by: str) -> None:
-    _refused(change, Provision, make_provision().pk, by)
+    assert_refused(change, Provision, make_provision().pk, by)
 
 
 @pytest.mark.django_db

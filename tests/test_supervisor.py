@@ -74,7 +74,7 @@ def await_idle_worker() -> None:
 
 def test_it_works(installation: Installation) -> None:
     installation.start_host()
-    installation.check([installation.enqueue(installation.upload(3))])
+    installation.check_completed([installation.enqueue(installation.upload(3))])
 
 
 @pytest.mark.parametrize("kind", ["parent", "sentinel", "pusher", "monitor"])
@@ -85,7 +85,7 @@ def test_a_killed_process_costs_no_job(kind: str, installation: Installation) ->
     first = installation.enqueue(file_id)
     kill(victim)
     second = installation.enqueue(file_id)
-    installation.check([first, second])
+    installation.check_completed([first, second])
     assert victim not in host.cluster().all
 
 
@@ -94,7 +94,7 @@ def test_a_killed_idle_worker_costs_no_job(installation: Installation) -> None:
     victim = installation.start_host(workers=3).cluster().workers[0]
     await_idle_worker()
     kill(victim)
-    installation.check([installation.enqueue(file_id)])
+    installation.check_completed([installation.enqueue(file_id)])
 
 
 def test_an_idle_worker_killed_with_the_queues_lock_is_noticed(installation: Installation) -> None:
@@ -105,7 +105,7 @@ def test_an_idle_worker_killed_with_the_queues_lock_is_noticed(installation: Ins
     frozen = host.cluster()
     await_idle_worker()
     kill(frozen.workers[0])
-    installation.check([installation.enqueue(file_id)])
+    installation.check_completed([installation.enqueue(file_id)])
     assert host.cluster().parent != frozen.parent
     assert "no pass has made progress" in host.log()
 
@@ -117,7 +117,7 @@ def test_a_busy_worker_killed_in_a_create_leaves_no_second_resource(installation
     await_held_create(installation)
     kill(host.cluster().workers[0])
     installation.provider.withdraw(hold)
-    installation.check([job])
+    installation.check_completed([job])
     assert installation.provider.stats()["bill"]["objects_created"] == 1
 
 
@@ -130,7 +130,7 @@ def test_nothing_outlives_a_killed_supervisor(installation: Installation) -> Non
     kill(host.service.pid)
     eventually(lambda: not host.processes(), 2, what="the end of all its processes")
     installation.start_host()
-    installation.check([job])
+    installation.check_completed([job])
 
 
 def test_a_cluster_killed_as_a_whole_is_started_again(installation: Installation) -> None:
@@ -139,7 +139,7 @@ def test_a_cluster_killed_as_a_whole_is_started_again(installation: Installation
     job = installation.enqueue(file_id)
     await_status(job, JobStatus.IN_PROGRESS)
     os.killpg(host.cluster().parent, signal.SIGKILL)
-    installation.check([job])
+    installation.check_completed([job])
     assert "the cluster has died" in host.log()
 
 
@@ -171,7 +171,7 @@ def test_an_outage_of_the_database_costs_time_and_no_process(installation: Insta
         # long enough to look like a stall, once the database answers again
         eventually(lambda: (seconds_to_next_timer() or 0) < -PLANNER_TIMES["stalled"] - 1, 30)
         installation.provider.make_ready(Provision.objects.get().name)
-    installation.check([job])
+    installation.check_completed([job])
     assert host.cluster() == cluster
 
 
@@ -191,7 +191,7 @@ def test_a_stop_leaves_a_pending_job_for_the_next_host(installation: Installatio
     assert Job.objects.get(pk=job.pk).status == JobStatus.PENDING
     Pool.objects.update(max_live=1)
     installation.start_host()
-    installation.check([job])
+    installation.check_completed([job])
 
 
 def test_a_stop_while_a_create_is_in_flight_leaks_nothing(installation: Installation) -> None:
@@ -203,7 +203,7 @@ def test_a_stop_while_a_create_is_in_flight_leaks_nothing(installation: Installa
     assert Job.objects.get(pk=job.pk).status == JobStatus.PROVISIONING
     installation.provider.withdraw(hold)
     installation.start_host()
-    installation.check([job])
+    installation.check_completed([job])
     assert installation.provider.stats()["bill"]["objects_created"] == 1
 
 
@@ -215,7 +215,7 @@ def test_a_stop_while_a_resource_starts_leaves_it_for_the_next_host(installation
     stop(host, installation)
     installation.provider.make_ready(Provision.objects.get().name)
     installation.start_host()
-    installation.check([job])
+    installation.check_completed([job])
     assert installation.provider.stats()["bill"]["objects_created"] == 1
 
 
@@ -228,7 +228,7 @@ def test_a_stop_while_a_submit_is_in_flight_leaves_one_batch(installation: Insta
         stop(host, installation)
     assert Job.objects.get(pk=job.pk).status == JobStatus.SUBMITTING
     installation.start_host()
-    installation.check([job])
+    installation.check_completed([job])
 
 
 def test_a_stop_while_a_batch_runs_leaves_it_running(installation: Installation) -> None:
@@ -239,7 +239,7 @@ def test_a_stop_while_a_batch_runs_leaves_it_running(installation: Installation)
     stop(host, installation)
     assert Job.objects.get(pk=job.pk).status == JobStatus.IN_PROGRESS
     installation.start_host()
-    installation.check([job])
+    installation.check_completed([job])
 
 
 def test_a_stop_while_a_job_is_cancelled_does_not_forget_the_cancel(installation: Installation) -> None:
@@ -267,7 +267,7 @@ def test_a_stop_while_a_resource_is_released_does_not_forget_it(installation: In
     assert len(installation.provider.live()) == 1
     installation.provider.withdraw(refusal)
     installation.start_host()
-    installation.check([job])
+    installation.check_completed([job])
 
 
 def everything() -> list[Any]:
@@ -284,10 +284,10 @@ def test_a_worker_stopped_past_its_lease_changes_nothing_when_it_comes_back(inst
     os.kill(stopped, signal.SIGSTOP)
     installation.provider.withdraw(hold)
     installation.start_host(workers=1)
-    installation.check([job])
+    installation.check_completed([job])
     before = everything()
     os.kill(stopped, signal.SIGCONT)
     eventually(lambda: "a late create changes nothing here" in late.log())
-    installation.check([job])
+    installation.check_completed([job])
     assert everything() == before
     assert installation.provider.stats()["bill"]["objects_created"] == 1

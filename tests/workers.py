@@ -85,9 +85,9 @@ class Host:
         running = parents()
         for parent in children(self.service.pid, running):
             for sentinel in children(parent, running):
-                # django-q2 forks them in this order
-                *workers, monitor, pusher = children(sentinel, running) or [0, 0]
-                if len(workers) == self._workers:
+                crew = children(sentinel, running)
+                if len(crew) == self._workers + 2:
+                    *workers, monitor, pusher = crew  # django-q2 forks them in this order
                     return Cluster(parent, sentinel, tuple(workers), monitor, pusher)
         return None
 
@@ -189,7 +189,7 @@ class Installation:
             and not Provision.objects.exclude(status__in=sorted(PROVISION_ENDED)).exists()
         )
 
-    def check(self, jobs: Iterable[Job], timeout: float = 40) -> None:
+    def check_completed(self, jobs: Iterable[Job], timeout: float = 40) -> None:
         """Every job completes, nothing is left at the provider, and each has one batch that counts."""
         self.await_end(timeout)
         jobs = list(jobs)
