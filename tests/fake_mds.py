@@ -24,9 +24,14 @@ class FakeMds:
         self.batches: list[Batch] = []  # newest first
         self.fate: list[str] = []  # of the next creates: "lost" is sent, "unsent" is not; neither is answered
         self.calls: list[str] = []
+        self.is_reached = threading.Event()  # a create has arrived
+        self.may_create = threading.Event()  # cleared, it hangs until told to go on
+        self.may_create.set()
         self._lock = threading.Lock()
 
     def create(self, submission: Submission) -> Batch:
+        self.is_reached.set()
+        assert self.may_create.wait(20)
         with self._lock:
             self.calls.append("create")
             fate = self.fate.pop(0) if self.fate else ""
@@ -68,7 +73,7 @@ class FakeMds:
         return found
 
     def _become(self, old: Batch, status: str) -> Batch:
-        done = {"total": 3, "completed": 3} if status in {"finalizing", "completed"} else {}
+        done: dict[str, Any] = {"total": 3, "completed": 3} if status in {"finalizing", "completed"} else {}
         new = replace(old, status=status, raw={"id": old.id, "status": status}, **done)
         with self._lock:
             self.batches[self.batches.index(old)] = new

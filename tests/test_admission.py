@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from jobs import queueing
 from jobs.conf import MAX_CRASHES, times
-from jobs.lifecycle import claims
+from jobs.lifecycle import claims, decisions
 from jobs.lifecycle.claims import Claim, Taken
 from jobs.lifecycle.steps import CallKind
 from jobs.models import Job, JobEvent, Pool, Provision
@@ -65,6 +65,7 @@ def test_it_works() -> None:
     assert provision.create_started_at is not None
     spec = {"accelerator_type": "H100", "accelerator_count": 4, "replicas": 2, "options": {"zone": "b"}}
     assert provision.spec == spec
+    assert job.provisioning_at is not None
     assert job.deadline_at == job.provisioning_at + timedelta(seconds=600 + 3600)
     assert provision.expires_at == job.deadline_at + timedelta(seconds=times().lease_margin)
     event = JobEvent.objects.get(sequence=2)
@@ -146,6 +147,7 @@ def test_the_deadline_is_set_once_by_the_longest_wait_a_pool_could_mean() -> Non
     admitted()
     first.refresh_from_db()
     again.refresh_from_db()
+    assert first.provisioning_at is not None
     assert first.deadline_at == first.provisioning_at + timedelta(seconds=900 + 3600)
     assert (again.deadline_at, again.provision and again.provision.attempt) == (kept, 2)
 
@@ -300,7 +302,7 @@ def test_a_job_that_cannot_be_decided_stops_no_other_and_leaves_nothing(
 ) -> None:
     make_pool()
     broken, sound = make_job(), make_job()
-    decide = claims.decide
+    decide = decisions.decide
 
     def broken_for_one(job: Job, *args: Any) -> Any:
         if job.id == broken.id:

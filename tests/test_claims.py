@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from jobs import planner
 from jobs.conf import LONE_CRASHES, MAX_CRASHES, times
-from jobs.lifecycle import claims, due
+from jobs.lifecycle import claims, decisions, due
 from jobs.lifecycle.claims import Claim, step
 from jobs.lifecycle.outcomes import NotSent
 from jobs.lifecycle.steps import CallKind
@@ -54,12 +54,14 @@ def test_it_works() -> None:
     job.refresh_from_db()
     assert (claim.kind, claim.job.id, claim.version) == (CallKind.CREATE, job.id, job.version)
     assert job.lease_expires_at is not None
-    assert (job.due_at, job.version > 0, job.crashes) == (None, True, 0)
+    assert job.due_at is None
+    assert (job.version > 0, job.crashes) == (True, 0)
     assert claimed().claims == [], "a leased row is in somebody's hands"
     recorded(claim, resource("r", "pending"))
     job.refresh_from_db()
     assert job.provision is not None
-    assert (job.lease_expires_at, job.provision.status) == (None, "provisioning")
+    assert job.provision.status == "provisioning"
+    assert claimed().claims == [], "there is nothing to do before it is ready"
     assert job.due_at == job.provision.deadline_at
 
 
@@ -248,7 +250,7 @@ def test_a_row_that_cannot_be_decided_steps_aside(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, sound = provisioning_job(make_pool()), provisioning_job(make_pool())
-    decide = claims.decide
+    decide = decisions.decide
 
     def broken_for_one(job: Job, *args: Any) -> Any:
         if job.id == broken.id:

@@ -194,7 +194,7 @@ def test_a_cancel_while_the_create_is_in_flight_gives_the_resource_back(here: Pl
 
 def test_a_cancel_while_the_submit_is_in_flight_stops_the_batch(here: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     simulated_pool(here.server)
-    job = here.job(lines=2000)
+    job = here.job(lines=600)
     sent, cancelled = Event(), Event()
 
     class Slow(BatchClient):
@@ -222,7 +222,7 @@ def test_a_cancel_while_the_submit_is_in_flight_stops_the_batch(here: Planner, m
 
 def test_a_cancel_of_a_running_batch_stops_it_before_anything_is_released(here: Planner) -> None:
     simulated_pool(here.server)
-    job = here.job(lines=2000)
+    job = here.job(lines=600)
     passes_until(has_status(job, "in_progress"))
     planner.cancel(job.owner, job.id)
     assert now(job).shown_status == "cancelling"
@@ -272,7 +272,9 @@ def test_a_pool_that_cannot_work_is_disabled_and_another_takes_the_job(here: Pla
     assert now(job).status == "pending"
     simulated_pool(here.server, name="works")
     passes_until(has_status(job, "completed"))
-    assert (now(job).pool and job.pool.name, job.lost_attempts) == ("works", 0)
+    job = now(job)
+    assert job.pool is not None
+    assert (job.pool.name, job.lost_attempts) == ("works", 0)
 
 
 def test_a_full_provider_keeps_a_job_waiting_until_there_is_room(here: Planner) -> None:
@@ -290,25 +292,25 @@ def test_a_full_provider_keeps_a_job_waiting_until_there_is_room(here: Planner) 
 # --- resources that go away ---
 
 
-@pytest.mark.parametrize("how", ["released", "vanished", "broken"])
-def test_a_job_that_loses_its_resource_is_run_again_on_another(here: Planner, how: str) -> None:
+@pytest.mark.parametrize("is_asked", [True, False], ids=["released", "vanished"])
+def test_a_job_that_loses_its_resource_is_run_again_on_another(here: Planner, is_asked: bool) -> None:
     simulated_pool(here.server)
-    job = here.job(lines=120)
+    job = here.job(lines=100)
     passes_until(has_status(job, "in_progress"))
     provision = now(job).provision
     assert provision is not None
     Pool.objects.update(is_enabled=False)  # so that it stays pending for a while
-    if how == "released":
+    if is_asked:
         planner.release(make_user("operator"), str(provision.pk))
     else:
-        {"vanished": here.server.vanish, "broken": here.server.fail}[how](provision.name)
+        here.server.vanish(provision.name)
     passes_until(has_status(job, "pending"))
     (stopped,) = here.batches()
     assert stopped.status == "cancelled", "stopped, and seen to have stopped, before the job is pending again"
     Pool.objects.update(is_enabled=True)
     passes_until(here.is_quiet, timeout=40)
     job = now(job)
-    assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 1 if how == "broken" else 0)
+    assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
     assert job.provision != provision
     assert [batch.status for batch in here.batches()] == ["completed", "cancelled"]
     here.assert_clean()

@@ -12,6 +12,7 @@ from django.utils import timezone
 from jobs import planner
 from jobs.conf import times
 from jobs.errors import UpstreamError
+from jobs.lifecycle.claims import database_now
 from jobs.lifecycle.observations import Observation, claim_observations, record_observation
 from jobs.lifecycle.steps import CallKind
 from jobs.models import Job, Pool, Provision
@@ -278,7 +279,7 @@ def test_a_failing_listing_backs_off_and_says_so(simulated_server: SimulatedServ
         pool.refresh_from_db()
         assert pool.observe_at is not None
         assert (pool.observe_failures, bool(pool.observe_error)) == (failures, True)
-        pauses.append((pool.observe_at - timezone.now()).total_seconds())
+        pauses.append((pool.observe_at - database_now()).total_seconds())
     assert pauses[0] < pauses[1] < pauses[2]
     assert Provision.objects.get().absent_since_at is None, "an outage is no absence"
 

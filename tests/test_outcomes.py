@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from jobs.conf import MAX_LOST_ATTEMPTS, times
 from jobs.errors import UpstreamKind
+from jobs.lifecycle.changes import NO_ERROR
 from jobs.lifecycle.decisions import decide
 from jobs.lifecycle.outcomes import NotSent, apply_answer, apply_batch
 from jobs.lifecycle.steps import Call, CallKind, Change
@@ -236,7 +237,7 @@ def test_an_outage_of_the_mds_delays_and_is_told_once(kind: str, call: CallKind)
     assert (row.job.status, row.job.retry_count, told(row)) == ("in_progress", 2, ["mds_delayed"])
     assert row.job.last_error_at == NOW + timedelta(seconds=9)
     after(row, call, batch())
-    assert (row.job.retry_count, row.job.last_error, row.job.last_error_at) == (0, "", None)
+    assert {name: getattr(row.job, name) for name in NO_ERROR} == NO_ERROR
 
 
 # --- submitting ---

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.utils import timezone
 
 from jobs import planner
 from jobs.conf import times
@@ -15,6 +19,7 @@ from jobs.models import BatchScan, Job, Pool, Provision, QueueMessage
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls, run_pass
 from jobs.reconciler.bulkheads import Bulkheads
+from jobs.reconciler.submission import submission
 from jobs.statuses import TERMINAL
 from jobs.wakeup import send_hint
 from tests.clock import pass_time
@@ -69,7 +74,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, number: int, *, is_sent: bool) -> N
 
 
 @pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("number", range(1, 8))
 def test_a_kill_at_any_call_changes_no_outcome(
     number: int,
     is_sent: bool,
@@ -142,11 +147,42 @@ def test_a_batch_made_by_a_worker_that_was_thought_dead_is_stopped(
     late.attempt = 1
     ticking_until(lambda: Job.objects.get().batch_id != "")
     assert late.provision is not None
-    mds_in_memory.create(calls.submission(late, late.provision, None))
+    mds_in_memory.create(submission(late, late.provision, None))
     ticking_until(quiet)
     ticking_until(lambda: not mds_in_memory.running())
     job.refresh_from_db()
     assert (job.status, [batch.id for batch in mds_in_memory.counted()]) == ("completed", [job.batch_id])
+
+
+def test_a_worker_that_comes_back_takes_back_what_its_job_no_longer_wants(
+    mds_in_memory: FakeMds, simulated_server: SimulatedServer
+) -> None:
+    """It hangs in its submit while its lease runs out and the job is cancelled without it (G7)."""
+    simulated_pool(simulated_server)
+    job = make_job()
+    mds_in_memory.may_create.clear()
+    with ThreadPoolExecutor(1) as threads:
+        hanging = threads.submit(pass_elsewhere)
+        assert mds_in_memory.is_reached.wait(10)
+        planner.cancel(job.owner, job.id)
+        pass_time(times().lease)
+        ticking_until(quiet)
+        before = Job.objects.values().get()
+        BatchScan.objects.update(due_at=timezone.now() + timedelta(hours=1))  # so that no scan does it for him
+        mds_in_memory.may_create.set()
+        hanging.result()
+    assert before["status"] == "cancelled"
+    assert Job.objects.values().get() == before
+    assert [batch.status for batch in mds_in_memory.batches] == ["cancelled"]
+    assert simulated_server.live() == []
+
+
+def pass_elsewhere() -> None:
+    """A pass of another worker, on a connection of its own."""
+    try:
+        run_pass(send_hint)
+    finally:
+        connection.close()
 
 
 def test_a_pass_told_to_stop_starts_no_call_and_leaves_a_hint(

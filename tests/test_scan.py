@@ -13,6 +13,7 @@ from django.utils import timezone
 from jobs.batch_client import Batch, BatchClient
 from jobs.conf import times
 from jobs.errors import UpstreamError
+from jobs.lifecycle.claims import database_now
 from jobs.lifecycle.scans import ScanAnswer, ScanCall, claim_scan, external_job_id, parse_job_id, record_scan
 from jobs.models import BatchScan, Job, JobEvent
 from jobs.reconciler import calls
@@ -140,6 +141,15 @@ def test_a_batch_of_an_older_attempt_is_stopped_and_never_adopted() -> None:
     read(ours(job, "old", attempt=1))
     job.refresh_from_db()
     assert (job.batch_id, scan().unwanted) == ("", ["old"])
+
+
+def test_a_batch_seen_before_another_attempt_began_is_not_adopted() -> None:
+    job = doubtful()
+    read(ours(job, "old"), has_more=True)
+    Job.objects.update(attempt=2)
+    read(batch(batch_id="last"))
+    job.refresh_from_db()
+    assert job.batch_id == ""
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "expired", "cancelled"])
@@ -278,7 +288,7 @@ def test_while_the_mds_is_away_every_doubt_stays() -> None:
         assert (scan().retry_count, scan().last_error) == (retries, "down")
         due_at = scan().due_at
         assert due_at is not None
-        pauses.append(due_at - timezone.now())
+        pauses.append(due_at - database_now())
     assert pauses == sorted(pauses)
     job.refresh_from_db()
     assert (job.status, job.attempt, job.submit_started_at is not None) == ("submitting", 1, True)

@@ -134,12 +134,11 @@ def test_the_database_knows_exactly_the_statuses(
     assert set(re.findall(r"'(\w+)'", definition)) == set(kind.values)
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize("status", [*JobStatus.values, *FailureStage.values])
 def test_every_status_fits_its_columns(status: str) -> None:
-    longest = {Job._meta.get_field(name).max_length for name in ("status", "failure_stage")}
-    longest |= {JobEvent._meta.get_field(name).max_length for name in ("from_status", "to_status")}
-    assert len(status) <= min(length for length in longest if length is not None)
+    columns: list[Any] = [Job._meta.get_field(name) for name in ("status", "failure_stage")]
+    columns += [JobEvent._meta.get_field(name) for name in ("from_status", "to_status")]
+    assert len(status) <= min(column.max_length for column in columns)
 
 
 def assert_refused(change: dict[str, Any], model: type[Job] | type[Provision], pk: Any, by: str) -> None:
