@@ -303,7 +303,12 @@ RELEASING = {"status": "releasing", "create_started_at": LONG_AGO, "releasing_at
 
 
 @pytest.mark.parametrize(
-    "fields", [{"holds_resources": False}, {"create_started_at": None}, {"absence_confirmed_at": JUST_NOW}]
+    "fields",
+    [
+        {"holds_resources": False},
+        {"create_started_at": None},
+        {"release_sent_at": LONG_AGO, "absence_confirmed_at": JUST_NOW},
+    ],
 )
 def test_a_release_ends_when_nothing_can_be_there(fields: dict[str, Any]) -> None:
     step = decide_release(a_provision(**RELEASING | fields), NOW)
@@ -311,7 +316,10 @@ def test_a_release_ends_when_nothing_can_be_there(fields: dict[str, Any]) -> Non
     assert step.provision["status"] == "released"
 
 
-@pytest.mark.parametrize("fields", [{}, {"absent_since_at": LONG_AGO}])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"absent_since_at": LONG_AGO}, {"absent_since_at": LONG_AGO, "absence_confirmed_at": LONG_AGO}],
+)
 def test_a_release_begins_with_a_delete(fields: dict[str, Any]) -> None:
     assert decide_release(a_provision(**RELEASING, **fields), NOW) == Call(CallKind.RELEASE)
 

@@ -54,3 +54,9 @@ def test_an_answer_that_cannot_be_read_is_no_listing(answer: str) -> None:
     with pytest.raises(UpstreamError) as raised:
         provisioner.observe(["one"])
     assert raised.value.kind == UpstreamKind.TRANSIENT
+
+
+def test_options_of_the_wrong_kind_stop_their_pool_and_nothing_else() -> None:
+    with pytest.raises(UpstreamError) as raised:
+        get_provisioner("simulated", {"base_url": 5})
+    assert raised.value.kind == UpstreamKind.INVALID_CREDENTIAL

@@ -295,7 +295,7 @@ def test_a_full_provider_keeps_a_job_waiting_until_there_is_room(here: Planner) 
 @pytest.mark.parametrize("is_asked", [True, False], ids=["released", "vanished"])
 def test_a_job_that_loses_its_resource_is_run_again_on_another(here: Planner, is_asked: bool) -> None:
     simulated_pool(here.server)
-    job = here.job(lines=100)
+    job = here.job(lines=500)
     passes_until(has_status(job, "in_progress"))
     provision = now(job).provision
     assert provision is not None

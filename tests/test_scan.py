@@ -326,7 +326,8 @@ def test_stopping_and_reading_take_turns_and_what_cannot_be_stopped_comes_last()
     assert scan().unwanted == ["b3", "b5", "b1", "b2"]
     due_at = scan().due_at
     assert due_at is not None
-    assert due_at <= timezone.now(), "what is left is stopped without a pause"
+    soon = timezone.now() + timedelta(seconds=times().poll_max)
+    assert due_at <= soon, "what is left is stopped at the pace of the polls, an MDS is not to be hammered"
 
 
 @pytest.fixture
@@ -390,3 +391,9 @@ def test_a_batch_that_cannot_be_stopped_spares_no_other(monkeypatch: pytest.Monk
     assert (answer.stopped, Mds.asked) == (("unknown", "over"), ["broken", "unknown", "over"])
     with pytest.raises(UpstreamError):
         calls.scan(ScanCall(1, "", ("broken",)))
+
+
+def test_a_batch_that_is_over_is_not_stopped_again_by_every_scan() -> None:
+    job = make_job(status="completed", batch_id="recorded")
+    read(ours(job, "twin", status="cancelled"))
+    assert scan().unwanted == []

@@ -13,6 +13,10 @@ from jobs.statuses import TERMINAL, FailureStage, JobStatus, ProvisionStatus
 NO_ERROR: dict[str, Any] = {"retry_count": 0, "last_error_code": "", "last_error": "", "last_error_at": None}
 
 
+# A listing that missed a resource before its delete was sent proves nothing of what is there after it.
+NOT_MISSED: dict[str, Any] = {"absent_since_at": None, "absence_confirmed_at": None}
+
+
 def move_job(status: JobStatus, now: datetime, event: Event, **columns: Any) -> Change:
     """To `status`, with its time and an event."""
     return Change(job={"status": status, f"{status.value}_at": now, **columns}, events=(event,))
@@ -55,6 +59,7 @@ def release_provision(provision: Provision, now: datetime) -> Change:
             "release_requested_at": provision.release_requested_at or now,
             "due_at": now,
             "retry_count": 0,
+            **NOT_MISSED,
         },
     )
 

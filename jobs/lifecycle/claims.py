@@ -162,7 +162,7 @@ def set_aside(row: Row, doing: str, now: datetime) -> None:
     """One broken row must not stop the others: it counts as a crash and steps aside."""
     logger.exception("job %s (%s): %s failed in our own code", row.job.id, row.job.status, doing)
     row.forget()
-    crashes = min(row.unit.crashes + 1, MAX_CRASHES)
+    crashes = min(row.crashes + 1, MAX_CRASHES)
     due_at = now + backoff(crashes, times().retry_max)
     row.control(due_at=due_at, lease_expires_at=None, crashes=crashes, version=row.unit.version + 1)
     row.is_aside = True
@@ -212,7 +212,8 @@ def _claimed(free: Mapping[Bulkhead, int], but_not: Iterable[str], taken: Taken,
         rows += [Row(job, provision, is_release=True) for job, provision in due.due_releases(pools, in_hand)]
     for row in rows:
         died = row.unit.lease_expires_at is not None
-        row.control(version=row.unit.version + 1, crashes=min(row.unit.crashes + died, MAX_CRASHES))
+        row.crashes = min(row.crashes + died, MAX_CRASHES)
+        row.control(version=row.unit.version + 1, crashes=row.crashes)
     return rows
 
 

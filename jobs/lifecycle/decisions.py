@@ -47,7 +47,7 @@ def decide_release(provision: Provision, now: datetime) -> Step:
     """The next step of a provision in `releasing`: delete until two listings have missed it (G3)."""
     if not provision.holds_resources or provision.create_started_at is None:
         return released(now, "Nothing was ever created for it.")
-    if provision.absence_confirmed_at is not None:
+    if provision.release_sent_at is not None and provision.absence_confirmed_at is not None:
         return released(now, "The provider confirms that it is gone.")
     if provision.retry_count:
         next_try = _next_release(provision)

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.batch_client import Batch
 from jobs.conf import times
 from jobs.errors import MAX_CODE_LENGTH, UpstreamError, UpstreamKind
-from jobs.lifecycle.changes import NO_ERROR, back_to_pending, end_job, move_job
+from jobs.lifecycle.changes import NO_ERROR, NOT_MISSED, back_to_pending, end_job, move_job
 from jobs.lifecycle.steps import CallKind, Change, Event
 from jobs.models import Job, JobEvent, Provision
 from jobs.provisioners.base import Resource, ResourceState
@@ -262,7 +262,7 @@ def _release_taken(job: Job, provision: Provision | None, answer: Answer, now: d
         if provision.is_release_failing:
             return failed
         return failed.and_then(Change(events=(Event("release_delayed", str(answer), PROVIDER),)))
-    columns: dict[str, Any] = {"release_sent_at": now, "retry_count": provision.retry_count + 1}
+    columns: dict[str, Any] = {"release_sent_at": now, "retry_count": provision.retry_count + 1, **NOT_MISSED}
     if provision.is_release_failing:
         columns |= {"last_error_code": "", "last_error": "", "last_error_at": None}
     return Change(provision=columns)

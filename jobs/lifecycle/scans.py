@@ -135,10 +135,8 @@ def record_scan(call: ScanCall, answer: ScanAnswer | UpstreamError) -> None:
 
 
 def _until_next(scan: BatchScan) -> float:
-    """At once while there are batches to be stopped; soon while somebody waits for the end of a doubt."""
-    if scan.unwanted:
-        return 0
-    return times().poll_max if in_doubt().exists() else times().scan_interval
+    """Soon while there are batches to be stopped, or somebody waits for the end of a doubt."""
+    return times().poll_max if scan.unwanted or in_doubt().exists() else times().scan_interval
 
 
 def _read(scan: BatchScan, page: BatchPage, now: datetime) -> bool:
@@ -161,7 +159,7 @@ def _read(scan: BatchScan, page: BatchPage, now: datetime) -> bool:
             continue
         if job.status not in TERMINAL and attempt == job.attempt and not job.batch_id:
             scan.candidates.setdefault(job_id, []).append([batch.id, batch.status, attempt])
-        elif batch.id not in scan.unwanted:
+        elif batch.id not in scan.unwanted and not is_over(batch):  # the list may be late, but no end is undone
             scan.unwanted.append(batch.id)
     if page.batches:
         scan.after = page.batches[-1].id

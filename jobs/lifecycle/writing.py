@@ -38,6 +38,9 @@ class Row:
     events: list[JobEvent] = field(default_factory=list)
     elsewhere: Change = field(default_factory=Change)  # what goes to the pool and the scan
 
+    def __post_init__(self) -> None:
+        self.crashes = self.unit.crashes  # before this transaction; a record that cannot be written forgives nothing
+
     @property
     def unit(self) -> Job | Provision:
         """The row whose version, lease and due time this claim is about."""

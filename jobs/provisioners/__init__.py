@@ -44,12 +44,17 @@ def get_provisioner(provider: str, options: dict[str, Any]) -> Provisioner:
                 factory: ProvisionerFactory = import_string(path)
             except ImportError as error:
                 raise _unusable(f"provider {provider!r} cannot be imported from {path}: {error}") from error
-            _instances[key] = factory(
-                json.loads(canonical),
-                connect_timeout=spans.connect_timeout,
-                call_timeout=spans.call_timeout,
-                installation=installation,
-            )
+            try:
+                _instances[key] = factory(
+                    json.loads(canonical),
+                    connect_timeout=spans.connect_timeout,
+                    call_timeout=spans.call_timeout,
+                    installation=installation,
+                )
+            except UpstreamError:
+                raise
+            except Exception as error:  # wrong options must stop this pool and nothing else
+                raise _unusable(f"provider {provider!r} refuses its options: {error}") from error
         return _instances[key]
 
 
