@@ -154,7 +154,7 @@ def _read(scan: BatchScan, page: BatchPage, now: datetime) -> bool:
         job_id, attempt = ours[batch.id]
         job = jobs.get(job_id)
         if job is None:
-            continue  # not ours to judge: `release_orphans` reports it
+            continue  # without its job there is nothing to judge it by
         if job.batch_id == batch.id:
             continue
         if job.status not in TERMINAL and attempt == job.attempt and not job.batch_id:

@@ -106,5 +106,5 @@ def scan(call: ScanCall) -> ScanAnswer:
 
 
 def undo_create(pool: Pool, provision: Provision) -> None:
-    """Delete what a stale create made; the orphan sweep finds it should this fail."""
+    """Delete what a stale create made. Tried once: should it fail, only the log tells of it."""
     provisioner_of(pool).release(provision.name)
