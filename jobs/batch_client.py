@@ -12,10 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-import requests
-
 from jobs.errors import UpstreamError, UpstreamKind
-from jobs.transport import Transport, header_time, retry_after_seconds
+from jobs.transport import Answer, Transport, header_time, retry_after_seconds
 
 _UPSTREAM = "The metadata service"
 _REFUSED = {400, 413, 422}  # the request itself is wrong; nothing was created
@@ -168,7 +166,7 @@ def payload(submission: Submission) -> dict[str, Any]:
     }
 
 
-def _body(response: requests.Response, *, other: UpstreamKind = UpstreamKind.TRANSIENT) -> dict[str, Any]:
+def _body(response: Answer, *, other: UpstreamKind = UpstreamKind.TRANSIENT) -> dict[str, Any]:
     """The answer's object; `RATE_LIMITED` for a 429, else `other` for whatever is not a readable success."""
     status = response.status_code
     if status == 429:
@@ -176,7 +174,7 @@ def _body(response: requests.Response, *, other: UpstreamKind = UpstreamKind.TRA
         raise UpstreamError(UpstreamKind.RATE_LIMITED, _error_message(response), retry_after_seconds=wait)
     if not 200 <= status < 300:
         raise UpstreamError(other, _error_message(response), code=f"http_{status}")
-    body = _json(response)
+    body = response.json()
     if not isinstance(body, dict):
         raise _unreadable(other)
     return body
@@ -212,21 +210,14 @@ def _unreadable(kind: UpstreamKind = UpstreamKind.TRANSIENT) -> UpstreamError:
     return UpstreamError(kind, f"{_UPSTREAM} gave an answer that cannot be read", code="unreadable_answer")
 
 
-def _json(response: requests.Response) -> Any:
-    try:
-        return response.json()
-    except requests.JSONDecodeError:
-        return None
-
-
-def _own_error(response: requests.Response) -> dict[str, Any]:
+def _own_error(response: Answer) -> dict[str, Any]:
     """The MDS's own error object, empty when the answer holds none."""
-    return _object(_object(_json(response)).get("error"))
+    return _object(_object(response.json()).get("error"))
 
 
-def _error_message(response: requests.Response) -> str:
+def _error_message(response: Answer) -> str:
     """What the MDS said, from either of its error shapes; the bare status when it said nothing readable."""
-    message = _own_error(response).get("message") or _object(_json(response)).get("detail")
+    message = _own_error(response).get("message") or _object(response.json()).get("detail")
     if isinstance(message, list):
         message = "; ".join(_complaint(_object(item)) for item in message)
     if not message or not isinstance(message, str):
@@ -251,11 +242,13 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _utc(value: Any) -> datetime | None:
     """Unix seconds as aware UTC; None for what is no time."""
+    if isinstance(value, bool):
+        return None
     try:
         return datetime.fromtimestamp(value, UTC)
     except (TypeError, ValueError, OverflowError, OSError):

@@ -46,16 +46,16 @@ def _spans(t: Times) -> Iterator[CheckMessage]:
     task_timeout: int = cluster["timeout"]
     rules = [
         ("lease > create_batch_timeout + send_margin", t.lease > t.create_batch_timeout + t.send_margin),
-        ("lease > call_timeout + send_margin", t.lease > t.call_timeout + t.send_margin),
         ("call_timeout > connect_timeout", t.call_timeout > t.connect_timeout),
         (
             "no_calls_after >= no_long_calls_after + create_batch_timeout",
             t.no_calls_after >= t.no_long_calls_after + t.create_batch_timeout,
         ),
         (
-            "Q_CLUSTER['timeout'] > no_calls_after + call_timeout",
-            task_timeout > t.no_calls_after + t.call_timeout,
+            "Q_CLUSTER['timeout'] > no_calls_after + 2 * call_timeout",
+            task_timeout > t.no_calls_after + 2 * t.call_timeout,
         ),
+        ("lease > 2 * call_timeout + send_margin", t.lease > 2 * t.call_timeout + t.send_margin),
         ("Q_CLUSTER['retry'] > Q_CLUSTER['timeout']", cluster["retry"] > task_timeout),
         ("stalled > 2 * beat", t.stalled > 2 * t.beat),
         ("unready > safety_net + beat", t.unready > t.safety_net + t.beat),

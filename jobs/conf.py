@@ -27,6 +27,7 @@ class Times:
     poll_max: float = 5.0
     retry_min: float = 1.0  # back-off of a failed outside call
     retry_max: float = 30.0
+    retry_after_max: float = 60.0  # an upstream's own Retry-After is honoured up to this
     release_retry_max: float = 600.0
     capacity_retry_min: float = 30.0
     capacity_retry_max: float = 600.0

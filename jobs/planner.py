@@ -129,7 +129,7 @@ def release(user: User, provision_id: str, *, reason: str = "") -> Provision:
             raise Conflict(f"provision is already {ProvisionStatus(provision.status).label.lower()}")
         row = Provision.objects.filter(pk=provision.pk)
         if provision.status == ProvisionStatus.RELEASING:
-            is_changed = row.exclude(due_at__lte=Now()).update(due_at=Now(), retry_count=0) > 0
+            is_changed = row.exclude(due_at__lte=Now()).update(due_at=Now(), retry_count=0, retry_at=None) > 0
         else:
             is_changed = provision.release_requested_at is None
         if provision.release_requested_at is None:

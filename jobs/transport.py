@@ -6,8 +6,12 @@ means is each adapter's own knowledge.
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -16,12 +20,33 @@ from urllib.parse import urlsplit
 import requests
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from urllib3 import Timeout
-from urllib3.exceptions import MaxRetryError, NewConnectionError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
 
 from jobs.errors import UpstreamError, UpstreamKind
 
+_PIECE_BYTES = 65536
+# How JSON spells what no row can hold, and that itself.
+_UNSTORABLE_ESCAPE = re.compile(rb"\\u(0000|[dD][89abcdefABCDEF])")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _NEVER_SENT = (requests.ConnectTimeout, InvalidURL, InvalidSchema, MissingSchema)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an upstream answered, whatever its status, read to its end."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body's value, fit for a row; None if it is no JSON."""
+        try:
+            value = json.loads(self.body)
+        except ValueError:
+            return None
+        return _storable(value) if _UNSTORABLE_ESCAPE.search(self.body) else value
 
 
 class Transport:
@@ -43,7 +68,7 @@ class Transport:
         creates: bool = False,
         params: dict[str, str | int] | None = None,
         body: dict[str, Any] | None = None,
-    ) -> requests.Response:
+    ) -> Answer:
         """Send once, to be over at `until` (monotonic clock); any answer is returned, whatever its status.
 
         Without an answer: `TRANSIENT` if it certainly was not sent or may be repeated, `AMBIGUOUS` if it `creates`.
@@ -58,15 +83,17 @@ class Transport:
             # A kept connection that the server closes under a POST reads as ambiguous; a fresh one cannot.
             session.close()
         try:
-            return session.request(
+            with session.request(
                 method,
                 self._base_url + path,
                 params=params,
                 json=body,
                 timeout=Timeout(connect=self._connect_timeout, total=remaining),  # type: ignore[arg-type] # the stubs lack it
                 allow_redirects=False,  # following one would repeat the call
-            )
-        except requests.RequestException as error:
+                stream=True,
+            ) as response:
+                return Answer(response.status_code, response.headers, _read(response, until))
+        except (requests.RequestException, HTTPError) as error:
             raise self._unanswered(error, creates=creates) from error
 
     def _session(self) -> requests.Session:
@@ -77,18 +104,39 @@ class Transport:
             session.trust_env = urlsplit(self._base_url).hostname not in _LOOPBACK
         return session
 
-    def _unanswered(self, error: requests.RequestException, *, creates: bool) -> UpstreamError:
+    def _unanswered(self, error: requests.RequestException | HTTPError, *, creates: bool) -> UpstreamError:
         cause = type(_inner(error)).__name__
         if _is_unsent(error):
             message = f"{self._upstream} cannot be reached ({cause})"
             return UpstreamError(UpstreamKind.TRANSIENT, message, code="unreachable")
         kind = UpstreamKind.AMBIGUOUS if creates else UpstreamKind.TRANSIENT
-        if isinstance(error, requests.Timeout):
+        if isinstance(error, requests.Timeout | ReadTimeoutError):
             return UpstreamError(kind, f"{self._upstream} did not answer in time", code="timeout")
         return UpstreamError(kind, f"{self._upstream} broke off the call ({cause})", code="connection_lost")
 
 
-def header_time(response: requests.Response, name: str) -> datetime | None:
+def _read(response: requests.Response, until: float) -> bytes:
+    """The body, piece by piece: a time-out is of one read, and a body that drips never reaches it."""
+    pieces = []
+    while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
+        pieces.append(piece)
+        if time.monotonic() > until:
+            raise requests.ReadTimeout("the answer did not end in time")
+    return b"".join(pieces)
+
+
+def _storable(value: Any) -> Any:
+    """The value without what PostgreSQL's text and JSON cannot hold: NULs and lone surrogates."""
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value
+
+
+def header_time(response: Answer, name: str) -> datetime | None:
     """A header that holds an HTTP date, as aware UTC; None if there is none to be read."""
     try:
         return parsedate_to_datetime(response.headers[name]).astimezone(UTC)
@@ -96,7 +144,7 @@ def header_time(response: requests.Response, name: str) -> datetime | None:
         return None
 
 
-def retry_after_seconds(response: requests.Response) -> float | None:
+def retry_after_seconds(response: Answer) -> float | None:
     """`Retry-After`, in either of its forms, as a span."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdigit():
@@ -105,12 +153,12 @@ def retry_after_seconds(response: requests.Response) -> float | None:
     return None if at is None else max(0.0, (at - datetime.now(UTC)).total_seconds())
 
 
-def _is_unsent(error: requests.RequestException) -> bool:
+def _is_unsent(error: requests.RequestException | HTTPError) -> bool:
     """Whether not one byte of the request can have left."""
     return isinstance(error, _NEVER_SENT) or isinstance(_inner(error), NewConnectionError)
 
 
-def _inner(error: requests.RequestException) -> BaseException:
+def _inner(error: requests.RequestException | HTTPError) -> BaseException:
     """What requests wrapped; only its type is ever shown, for its text holds the address."""
     wrapped = error.args[0] if error.args else None
     if isinstance(wrapped, MaxRetryError) and wrapped.reason is not None:

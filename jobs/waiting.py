@@ -115,7 +115,7 @@ def _provisioning(job: Job) -> str:
         case ProvisionStatus.REQUESTED:
             reason = f"The resource is being created at {where} since {_clock(provision.create_started_at)}."
         case ProvisionStatus.PROVISIONING:
-            since = _clock(provision.create_ended_at or provision.requested_at)
+            since = _clock(provision.create_started_at or provision.requested_at)
             reason = f"Created at {where}; waiting since {since} for it to be ready, at most until "
             reason += f"{_clock(provision.deadline_at)}."
         case ProvisionStatus.READY:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from jobs.lifecycle import due
 from jobs.provisioners.simulated_server import SimulatedServer
 from planner_site import postgres
 from planner_site.metadata_service import MetadataService
@@ -44,6 +46,12 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 def static_folder() -> None:
     """WhiteNoise warns of a missing folder, and a warning is an error here."""
     Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def database_of_long_standing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests move rows into the past (tests/clock.py), and the database was there then, too."""
+    monkeypatch.setattr(due, "database_started_at", lambda: datetime.min.replace(tzinfo=UTC))
 
 
 @pytest.fixture

@@ -140,6 +140,31 @@ def test_a_lease_that_ran_out_counts_as_a_crash_and_any_record_forgives_it() -> 
     assert (job.crashes, job.status) == (0, "provisioning")
 
 
+def test_what_the_databases_own_end_kept_from_being_recorded_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    provisioning_job()
+    for seconds_after_the_claim, crashes in ((-1, 1), (1, 0)):
+        claim = only(claimed())
+        started_at = timezone.now() - timedelta(seconds=times().lease - seconds_after_the_claim)
+        monkeypatch.setattr(due, "database_started_at", lambda at=started_at: at)
+        pass_time(times().lease)
+        claim = only(claimed())
+        assert Job.objects.get().crashes == crashes
+        recorded(claim, error("transient"))
+        pass_time(times().retry_max)
+
+
+@pytest.mark.parametrize("answer", [batch("scheduling"), error("capacity"), error("transient"), error("ambiguous")])
+def test_a_result_whose_commit_was_not_confirmed_counts_once(answer: Any) -> None:
+    """The record was committed and its answer lost with the connection: the pass brings the same result again."""
+    submitting_job()
+    claim = only(claimed())
+    recorded(claim, answer)
+    before = Job.objects.values().get(), JobEvent.objects.count()
+    again = recorded(claim, answer)
+    assert (len(again.stale), again.claims) == (1, [])
+    assert (Job.objects.values().get(), JobEvent.objects.count()) == before
+
+
 def test_a_lease_of_a_release_that_ran_out_fails_nothing_ever() -> None:
     provision = releasing()
     for _ in range(MAX_CRASHES + 2):
@@ -207,6 +232,19 @@ def test_a_suspect_is_claimed_alone(crashes: int) -> None:
     assert [claim.job.id for claim in alone.claims] == [suspect.id]
     assert [claim.job.id for claim in claimed().claims] == [innocent.id]
     assert claimed(lone=True).claims == []
+
+
+def test_of_many_suspects_one_is_in_hand_at_a_time_and_every_one_gets_its_turn() -> None:
+    pool = make_pool()
+    suspects = {provisioning_job(pool, crashes=LONE_CRASHES).id for _ in range(3)}
+    done = []
+    for _ in suspects:
+        claim = only(claimed(lone=True))
+        assert (claimed(lone=True).claims, claimed().claims) == ([], []), "the others wait"
+        recorded(claim, resource(claim.job.id, "pending"))
+        done.append(claim.job.id)
+    assert set(done) == suspects
+    assert not claimed(lone=True).has_more
 
 
 def test_a_lease_that_ran_out_twice_makes_a_suspect() -> None:

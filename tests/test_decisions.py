@@ -13,20 +13,22 @@ import pytest
 from django.utils import timezone
 
 from jobs.conf import MAX_CRASHES, times
+from jobs.lifecycle.changes import backoff
 from jobs.lifecycle.claims import bulkhead_of
-from jobs.lifecycle.decisions import backoff, decide, decide_release, poll_interval
+from jobs.lifecycle.decisions import decide, decide_release, poll_interval
 from jobs.lifecycle.outcomes import apply_answer
 from jobs.lifecycle.steps import Call, CallKind, Change, Step, Wait
 from jobs.lifecycle.writing import Row
 from jobs.models import Job, Provision
 from jobs.statuses import LIVE, PROVISION_LIVE, RUNNING, TERMINAL, JobStatus, ProvisionStatus
-from tests.answers import batch
+from tests.answers import batch, error
 from tests.factories import make_job, make_provision, make_user
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LONG_AGO, SOON, LATER = NOW - timedelta(days=1), NOW + timedelta(milliseconds=1), NOW + timedelta(days=1)
 JUST_NOW = NOW - timedelta(milliseconds=1)
 POOL = 7
+STOP = Call(CallKind.CANCEL, Change(job={"stop_sent_at": NOW}))
 
 _SUBMITS: tuple[dict[str, Any], ...] = (
     {},
@@ -36,9 +38,15 @@ _SUBMITS: tuple[dict[str, Any], ...] = (
 _BATCHES = tuple(
     {"batch_id": "b1", "submit_started_at": LONG_AGO, "submit_ended_at": LONG_AGO, "batch_view": view, **seen}
     for view in (None, {"status": "in_progress"}, {"status": "finalizing"}, {"status": "cancelling"})
-    for seen in ({"batch_seen_at": LONG_AGO}, {"batch_seen_at": JUST_NOW}, {"batch_seen_at": None})
+    for seen in (
+        {"batch_seen_at": LONG_AGO},
+        {"batch_seen_at": JUST_NOW},
+        {"batch_seen_at": None},
+        {"batch_seen_at": JUST_NOW, "stop_sent_at": JUST_NOW},
+        {"batch_seen_at": LONG_AGO, "stop_sent_at": LONG_AGO},
+    )
 )
-_RETRIES: tuple[dict[str, Any], ...] = ({}, {"retry_count": 3, "last_error_at": JUST_NOW})
+_RETRIES: tuple[dict[str, Any], ...] = ({}, {"retry_count": 3, "retry_at": SOON})
 
 
 def job_shapes() -> Iterator[dict[str, Any]]:
@@ -64,7 +72,7 @@ def provision_shapes() -> Iterator[dict[str, Any]]:
         yield {"status": status, "release_requested_at": JUST_NOW, "release_requested_by": "op@example.org"}
         yield {"status": status, "deadline_at": LONG_AGO}
         yield {"status": status, "absent_since_at": LONG_AGO, "absence_confirmed_at": JUST_NOW}
-    yield {"status": "requested", "retry_count": 2, "last_error_at": JUST_NOW}
+    yield {"status": "requested", "retry_count": 2, "retry_at": SOON}
     yield {"status": "requested", "create_started_at": LONG_AGO}
 
 
@@ -156,16 +164,15 @@ def test_a_cancel_is_honoured_in_every_state() -> None:
         if job.cancel_requested_at is None:
             continue
         came_from = _told_apart(job)
-        job.retry_count = 0  # the pause after a failed call is over
+        job.retry_at = None  # the pause after a failed call is over
         step, row = settled(job, provision)
         if isinstance(step, Call):
             assert step.kind in {CallKind.CANCEL, CallKind.POLL}, f"{came_from}: {step}"
             row.apply(apply_answer(step.kind, row.job, row.provision, batch("cancelled"), NOW), NOW)
         elif row.job.status not in TERMINAL:
             # the scan has to tell first, or the batch has been told to stop
-            view = row.job.batch_view or {}
             assert row.job.status == JobStatus.CANCELLING, came_from
-            assert not row.job.batch_id or view["status"] in {"cancelling", "finalizing"}, came_from
+            assert not row.job.batch_id or row.job.stop_sent_at is not None, came_from
             continue
         assert row.job.status == JobStatus.CANCELLED, came_from
 
@@ -224,7 +231,7 @@ def test_a_deadline_ends_a_job_that_has_no_batch(status: str) -> None:
 
 def test_a_running_batch_gets_its_grace_after_the_deadline_and_is_then_stopped() -> None:
     job = a_job(status="in_progress", batch_id="b1", batch_seen_at=LONG_AGO, deadline_at=LONG_AGO)
-    assert decide(job, a_provision(status="ready"), NOW) == Call(CallKind.CANCEL)
+    assert decide(job, a_provision(status="ready"), NOW) == STOP
     job.deadline_at = NOW - timedelta(seconds=times().deadline_grace / 2)
     assert decide(job, a_provision(status="ready"), NOW) == Call(CallKind.POLL)
 
@@ -263,17 +270,38 @@ def test_nothing_is_submitted_to_a_resource_that_failed(status: str, held: str) 
 def test_a_running_batch_whose_resource_is_gone_is_stopped_first(news: dict[str, Any]) -> None:
     job = a_job(status="in_progress", batch_id="b1", batch_view={"status": "in_progress"}, batch_seen_at=JUST_NOW)
     step, row = settled(job, a_provision(status="ready", **news))
-    assert step == Call(CallKind.CANCEL)
+    assert step == STOP
     assert row.provision is not None
     assert (row.job.status, row.provision.status) == ("in_progress", "lost")
 
 
-def test_a_batch_that_is_finalizing_is_asked_to_stop_at_the_pace_of_the_polls() -> None:
-    job = a_job(status="cancelling", cancel_requested_at=LONG_AGO, batch_id="b1", batch_view={"status": "finalizing"})
-    job.batch_seen_at = JUST_NOW
+@pytest.mark.parametrize("view", ["in_progress", "finalizing", "unheard_of"])
+def test_a_batch_that_goes_on_is_stopped_again_at_the_pace_of_the_polls(view: str) -> None:
+    job = a_job(status="cancelling", cancel_requested_at=LONG_AGO, batch_id="b1", batch_view={"status": view})
+    job.batch_seen_at = job.stop_sent_at = JUST_NOW
     assert decide(job, a_provision(status="ready"), NOW) == Wait(JUST_NOW + poll_interval(job))
-    job.batch_seen_at = LONG_AGO
-    assert decide(job, a_provision(status="ready"), NOW) == Call(CallKind.CANCEL)
+    job.stop_sent_at = LONG_AGO
+    assert decide(job, a_provision(status="ready"), NOW) == STOP
+
+
+def test_a_batch_that_is_being_cancelled_is_followed_and_reminded_only_late() -> None:
+    job = a_job(status="cancelling", cancel_requested_at=LONG_AGO, batch_id="b1", batch_view={"status": "cancelling"})
+    job.stop_sent_at, job.batch_seen_at = NOW - poll_interval(job), LONG_AGO
+    assert decide(job, a_provision(status="ready"), NOW) == Call(CallKind.POLL)
+    job.stop_sent_at = NOW - timedelta(seconds=times().deadline_grace)
+    assert decide(job, a_provision(status="ready"), NOW) == STOP
+
+
+def test_a_stop_does_not_wait_for_what_delays_the_polls() -> None:
+    job = a_job(status="in_progress", cancel_requested_at=NOW, batch_id="b1", retry_at=LATER, retry_count=3)
+    step, row = settled(job, a_provision(status="ready"))
+    assert (step, row.job.status) == (STOP, "cancelling")
+
+
+def test_an_upstreams_wish_to_be_left_alone_ends_at_the_deadline() -> None:
+    job = a_job(status="provisioning", deadline_at=NOW + timedelta(seconds=5))
+    provision = a_provision(retry_at=LATER, retry_count=1, deadline_at=LATER)
+    assert decide(job, provision, NOW) == Wait(job.deadline_at)
 
 
 def test_an_attempt_whose_worker_died_is_looked_up_and_not_repeated() -> None:
@@ -325,10 +353,12 @@ def test_a_release_begins_with_a_delete(fields: dict[str, Any]) -> None:
 
 
 def test_a_release_is_repeated_for_ever_with_a_pause_that_has_a_limit() -> None:
-    failed = {"retry_count": 40, "last_error_at": NOW, "last_error_code": "down"}
     pause = timedelta(seconds=times().release_retry_max)
-    assert decide_release(a_provision(**RELEASING, **failed), NOW) == Wait(NOW + pause)
-    assert decide_release(a_provision(**RELEASING, **failed), NOW + pause) == Call(CallKind.RELEASE)
+    row = Row(a_job(), a_provision(**RELEASING, retry_count=40), is_release=True)
+    row.apply(apply_answer(CallKind.RELEASE, row.job, row.provision, error("transient"), NOW), NOW)
+    assert row.provision is not None
+    assert decide_release(row.provision, NOW) == Wait(NOW + pause)
+    assert decide_release(row.provision, NOW + pause) == Call(CallKind.RELEASE)
 
 
 def test_a_delete_that_was_taken_is_repeated_unless_listings_miss_the_resource() -> None:

@@ -80,7 +80,7 @@ def awaited(pool: Pool, **fields: Any) -> Provision:
     job = provisioning_job(pool, due_at=None)
     created_at = {"create_started_at": long_ago(), "create_ended_at": long_ago()}
     seen = {"observed_state": "pending", "observed_at": long_ago(), "external_ids": ["x1"]}
-    Provision.objects.filter(job=job).update(status="provisioning", **created_at, **seen, **fields)
+    Provision.objects.filter(job=job).update(status="provisioning", **created_at | seen | fields)
     return Provision.objects.get(job=job)
 
 
@@ -231,12 +231,55 @@ def test_a_listing_that_began_before_the_create_ended_proves_nothing() -> None:
 
 def test_a_create_of_unknown_fate_is_given_the_time_of_its_lease() -> None:
     pool = make_pool(absence_confirm_seconds=0)
-    releasing(pool, create_started_at=timezone.now(), create_ended_at=None, retry_count=1)
+    sent = {"release_sent_at": timezone.now(), "retry_count": 1}
+    releasing(pool, create_started_at=timezone.now(), create_ended_at=None, **sent)
     told(pool)
     assert Provision.objects.get().absent_since_at is None
     pass_time(times().lease)
     told(pool)
     assert Provision.objects.get().absent_since_at is not None
+
+
+def test_a_refusal_after_a_create_without_an_answer_does_not_prove_that_nothing_can_appear() -> None:
+    pool = make_pool(absence_confirm_seconds=0)
+    job = provisioning_job(pool)
+    recorded(claimed().claims[0], error("ambiguous"))
+    pass_time(times().retry_max)
+    (again,) = claimed().claims
+    assert again.kind == CallKind.CREATE
+    recorded(again, error("permanent"))
+    job.refresh_from_db()
+    assert job.status == "failed"
+    (release,) = claimed().claims
+    recorded(release, None)
+    told(pool)
+    told(pool)
+    claimed()
+    assert Provision.objects.get().status == "releasing"
+    pass_time(times().lease)
+    told(pool)
+    told(pool)
+    claimed()
+    assert Provision.objects.get().status == "released"
+
+
+def test_what_is_there_is_believed_while_an_earlier_create_may_still_take_effect() -> None:
+    pool = make_pool()
+    provision = awaited(pool, create_ended_at=timezone.now() + timedelta(hours=1))
+    told(pool, resource(provision.name, "ready"))
+    provision.refresh_from_db()
+    assert (provision.observed_state, is_due(provision.job)) == ("ready", True)
+
+
+def test_a_listing_from_before_the_delete_proves_no_absence() -> None:
+    pool = make_pool(absence_confirm_seconds=0)
+    releasing(pool)
+    before = begun(pool)
+    (claim,) = claimed().claims
+    recorded(claim, None)
+    Provision.objects.update(release_sent_at=before.began_at + timedelta(microseconds=1))
+    record_observation(before, {})
+    assert Provision.objects.get().absent_since_at is None
 
 
 @pytest.mark.django_db(transaction=True)
@@ -311,7 +354,7 @@ def test_a_release_is_over_only_when_two_listings_miss_the_resource(simulated_se
     provision = releasing(pool)
     created(simulated_server, provision)
     (claim,) = claimed().claims
-    assert calls.perform(claim, pool) is None
+    assert calls.perform(claim) is None
     recorded(claim, None)
     assert simulated_server.live() == []
     looked(pool)
@@ -332,7 +375,7 @@ def test_a_resource_that_is_slow_to_go_is_no_failing_release(simulated_server: S
     created(simulated_server, provision)
     simulated_server.add_rule(Rule("delete", linger_seconds=3600))
     (claim,) = claimed().claims
-    calls.perform(claim, pool)
+    calls.perform(claim)
     recorded(claim, None)
     looked(pool)
     provision.refresh_from_db()

@@ -106,7 +106,7 @@ def test_a_queue_timeout_is_told() -> None:
         (
             {
                 "status": "provisioning",
-                "create_ended_at": NOON,
+                "create_started_at": NOON,
                 "deadline_at": LATER,
                 "last_error": "503 from the API.",
             },

@@ -397,3 +397,31 @@ def test_a_batch_that_is_over_is_not_stopped_again_by_every_scan() -> None:
     job = make_job(status="completed", batch_id="recorded")
     read(ours(job, "twin", status="cancelled"))
     assert scan().unwanted == []
+
+
+def test_a_finding_that_the_database_refuses_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = doubtful(), doubtful()
+    read(ours(bad, "b" * 200), ours(good, "b2"))
+    bad.refresh_from_db()
+    good.refresh_from_db()
+    assert (good.batch_id, bad.batch_id, bad.crashes) == ("b2", "", 1)
+    assert "settled one by one" in caplog.text
+
+
+def test_a_stop_counts_only_when_a_look_shows_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mds:
+        def __init__(self) -> None:
+            self.statuses = ["in_progress", "cancelling", "cancelling", "cancelled"]
+
+        def get(self, batch_id: str) -> Batch:
+            return batch(self.statuses.pop(0), batch_id)
+
+        def cancel(self, batch_id: str) -> Batch:
+            return batch("cancelled", batch_id)
+
+    mds = Mds()
+    monkeypatch.setattr(calls, "batch_client", lambda: mds)
+    call = ScanCall(1, "", ("b1",))
+    assert calls.scan(call).stopped == ()
+    assert calls.scan(call).stopped == ("b1",)
+    assert mds.statuses == []

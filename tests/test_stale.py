@@ -50,7 +50,7 @@ def test_a_late_batch_is_stopped_if_its_job_can_no_longer_want_it(
     Job.objects.filter(pk=job.pk).update(**since)
     stopped: list[str] = []
     monkeypatch.setattr(calls, "stop_batch", stopped.append)
-    undo = undo_of(result, job.pool)
+    undo = undo_of(result)
     assert (undo is not None) == is_undone
     if undo is not None:
         undo()
@@ -70,7 +70,7 @@ def test_a_late_resource_is_deleted_unless_its_provision_is_live(
     result = late(CallKind.CREATE, job, answer)
     now = timezone.now()
     Provision.objects.update(status=status, ready_at=now, released_at=now)
-    undo = undo_of(result, pool)
+    undo = undo_of(result)
     assert (undo is None) == (status in PROVISION_LIVE)
     if undo is not None:
         undo()
@@ -83,14 +83,14 @@ def test_what_had_no_effect_is_not_undone(kind: CallKind, answer: Any) -> None:
     job = submitting_job()
     Job.objects.update(status="failed", failed_at=timezone.now())
     Provision.objects.update(status="releasing")
-    assert undo_of(late(kind, job, answer), job.pool) is None
+    assert undo_of(late(kind, job, answer)) is None
 
 
 def test_a_late_look_is_not_undone() -> None:
     job = submitting_job(batch_id="b1")
     Job.objects.update(status="failed", failed_at=timezone.now())
-    assert undo_of(late(CallKind.POLL, job, batch()), job.pool) is None
-    assert undo_of(late(CallKind.CANCEL, job, batch("cancelled")), job.pool) is None
+    assert undo_of(late(CallKind.POLL, job, batch())) is None
+    assert undo_of(late(CallKind.CANCEL, job, batch("cancelled"))) is None
 
 
 def test_a_newer_provision_of_the_same_job_is_not_touched(simulated_server: SimulatedServer) -> None:
@@ -103,7 +103,7 @@ def test_a_newer_provision_of_the_same_job_is_not_touched(simulated_server: Simu
     new = make_provision(Job.objects.get(), pool)
     for provision in (old, new):
         simulated_server.create({"name": provision.name})
-    undo = undo_of(result, pool)
+    undo = undo_of(result)
     assert undo is not None
     undo()
     assert [held.name for held in simulated_server.live()] == [new.name]
@@ -113,7 +113,7 @@ def test_too_late_to_send_is_not_sent(simulated_server: SimulatedServer) -> None
     pool = simulated_pool(simulated_server)
     job = provisioning_job(pool)
     claim = Claim(CallKind.CREATE, job, job.provision, 0, time.monotonic() - 0.001, ("job", pool.id))
-    assert calls.perform(claim, pool) == NotSent()
+    assert calls.perform(claim) == NotSent()
     assert (simulated_server.live(), simulated_server.count("list")) == ([], 0)
 
 

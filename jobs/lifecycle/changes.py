@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
-from jobs.conf import MAX_LOST_ATTEMPTS
+from jobs.conf import MAX_LOST_ATTEMPTS, times
 from jobs.lifecycle.steps import Change, Event
 from jobs.models import Job, JobEvent, Provision
 from jobs.statuses import TERMINAL, FailureStage, JobStatus, ProvisionStatus
 
-NO_ERROR: dict[str, Any] = {"retry_count": 0, "last_error_code": "", "last_error": "", "last_error_at": None}
-
+NO_ERROR: dict[str, Any] = {
+    "retry_count": 0,
+    "retry_at": None,
+    "last_error_code": "",
+    "last_error": "",
+    "last_error_at": None,
+}
 
 # A listing that missed a resource before its delete was sent proves nothing of what is there after it.
 NOT_MISSED: dict[str, Any] = {"absent_since_at": None, "absence_confirmed_at": None}
+
+
+def backoff(retries: int, longest: float) -> timedelta:
+    """`retry_min`, doubled by each further retry, at most `longest` seconds."""
+    return timedelta(seconds=min(longest, times().retry_min * 2 ** min(retries - 1, 20)))
 
 
 def move_job(status: JobStatus, now: datetime, event: Event, **columns: Any) -> Change:
@@ -59,6 +70,7 @@ def release_provision(provision: Provision, now: datetime) -> Change:
             "release_requested_at": provision.release_requested_at or now,
             "due_at": now,
             "retry_count": 0,
+            "retry_at": None,
             **NOT_MISSED,
         },
     )
@@ -73,7 +85,7 @@ def released(now: datetime, message: str) -> Change:
 
 
 def new_attempt(job: Job) -> dict[str, Any]:
-    """The columns of a job whose next submission is another attempt; the old batch is in the timeline."""
+    """The columns of a job whose next submission is another attempt; what the old batch did is in the timeline."""
     return {
         "attempt": job.attempt + 1,
         "submit_started_at": None,
@@ -82,7 +94,21 @@ def new_attempt(job: Job) -> dict[str, Any]:
         "batch_view": None,
         "batch_seen_at": None,
         "batch_missing_at": None,
+        "stop_sent_at": None,
+        "request_completed": 0,
+        "request_failed": 0,
+        "usage": None,
+        "output_file_id": "",
+        "error_file_id": "",
     }
+
+
+def _told_of_batch(job: Job, event: Event) -> Event:
+    """The event with what the attempt leaves behind: its columns are about to be another attempt's."""
+    if not job.batch_id:
+        return event
+    left = {"attempt": job.attempt, "batch_id": job.batch_id, "batch_view": job.batch_view}
+    return replace(event, data=left | event.data)
 
 
 def back_to_pending(
@@ -99,7 +125,7 @@ def back_to_pending(
     columns: dict[str, Any] = {"lost_attempts": lost, **NO_ERROR}
     if job.submit_started_at is not None:
         columns |= new_attempt(job)
-    pending = Change(job={"status": JobStatus.PENDING, **columns}, events=(event,))
+    pending = move_job(JobStatus.PENDING, now, _told_of_batch(job, event), **columns)
     return pending if provision is None else pending.and_then(release_provision(provision, now))
 
 

@@ -18,7 +18,8 @@ from django.db import DataError, IntegrityError, connection, transaction
 from jobs.conf import MAX_CRASHES, times
 from jobs.errors import UpstreamError
 from jobs.lifecycle import due
-from jobs.lifecycle.decisions import backoff, decide, decide_release
+from jobs.lifecycle.changes import backoff
+from jobs.lifecycle.decisions import decide, decide_release
 from jobs.lifecycle.outcomes import Answer, apply_answer
 from jobs.lifecycle.steps import Call, CallKind, Change, Step, Wait
 from jobs.lifecycle.writing import Row, write
@@ -69,7 +70,7 @@ class Taken:
     stale: list[Finished] = field(default_factory=list)  # their row has moved on: nothing was written
     left: list[Finished] = field(default_factory=list)  # their row was locked by somebody: try again
     is_moved: bool = False  # some status changed: a place in a pool may be free
-    has_more: bool = False  # as many were due as were asked for
+    has_more: bool = False  # as many were due as could be taken
 
     def add(self, other: Taken) -> None:
         """Count in what a part of the transaction did."""
@@ -134,7 +135,13 @@ def advance(rows: Sequence[Row], slots: dict[Bulkhead, int], began: float, now: 
 
 def call_timeout(kind: CallKind) -> float:
     """The longest a call of this kind takes, in seconds."""
-    return times().create_batch_timeout if kind == CallKind.SUBMIT else times().call_timeout
+    if kind == CallKind.SUBMIT:
+        return times().create_batch_timeout
+    return times().call_timeout * (2 if kind == CallKind.CANCEL else 1)  # a cancel is looked at afterwards
+
+
+def _lease() -> timedelta:
+    return timedelta(seconds=times().lease)
 
 
 def bulkhead_of(kind: CallKind, job: Job, provision: Provision | None) -> Bulkhead:
@@ -183,8 +190,7 @@ def _decided(row: Row, slots: dict[Bulkhead, int], now: datetime) -> Call | None
                 return None
             slots[key] -= 1
             row.apply(next_step.intent, now)
-            lease_end = now + timedelta(seconds=times().lease)
-            row.control(due_at=None, lease_expires_at=lease_end, version=row.unit.version + 1)
+            row.control(due_at=None, lease_expires_at=now + _lease(), version=row.unit.version + 1)
             return next_step
     raise RuntimeError(f"{_MOST_CHANGES} changes without a call or a wait")
 
@@ -203,15 +209,20 @@ def _claimed(free: Mapping[Bulkhead, int], but_not: Iterable[str], taken: Taken,
     shares = {key: places for (kind, key), places in free.items() if kind == "job" and places > 0}
     jobs = due.due_suspect() if lone else due.due_jobs(shares) if shares else []
     counts = Counter(job.bulkhead for job in jobs)
-    taken.has_more = not lone and any(count >= shares[key] for key, count in counts.items())
+    # of suspects one is taken at a time: where there was one, there may be another
+    taken.has_more = bool(jobs) if lone else any(count >= shares[key] for key, count in counts.items())
     live = due.newest_provisions(jobs)
     rows = [Row(job, live.get(job.id)) for job in jobs if job.id not in in_hand]
     if not lone:
         in_hand |= {job.id for job in jobs}
         pools = {key: places for (kind, key), places in free.items() if kind == "release" and places > 0}
         rows += [Row(job, provision, is_release=True) for job, provision in due.due_releases(pools, in_hand)]
+    leases = [row.unit.lease_expires_at for row in rows if row.unit.lease_expires_at is not None]
+    outage_at = due.database_started_at() if leases else None
     for row in rows:
-        died = row.unit.lease_expires_at is not None
+        lease_end = row.unit.lease_expires_at
+        # what the database's own end kept from being recorded was nobody's crash
+        died = lease_end is not None and outage_at is not None and outage_at < lease_end - _lease()
         row.crashes = min(row.crashes + died, MAX_CRASHES)
         row.control(version=row.unit.version + 1, crashes=row.crashes)
     return rows
@@ -244,7 +255,8 @@ def _record(row: Row, f: Finished, now: datetime) -> None:
     try:
         if isinstance(f.answer, Exception) and not isinstance(f.answer, UpstreamError):
             raise f.answer
-        row.control(crashes=0)
+        # the claim ends here: should the commit's own answer be lost, the same result must not count twice
+        row.control(crashes=0, version=row.unit.version + 1)
         row.apply(apply_answer(f.claim.kind, row.job, row.provision, f.answer, now), now)
     except Exception:
         set_aside(row, f.claim.kind.value, now)

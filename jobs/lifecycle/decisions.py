@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from jobs.conf import MAX_CRASHES, times
 from jobs.lifecycle.changes import (
     back_to_pending,
+    backoff,
     end_job,
     move_job,
     released,
@@ -58,19 +60,14 @@ def decide_release(provision: Provision, now: datetime) -> Step:
 
 def _next_release(provision: Provision) -> datetime:
     """When to delete once more: soon if it failed, later if it was taken, late once a listing has missed it."""
+    if provision.retry_at is not None:
+        return provision.retry_at
     pause = backoff(provision.retry_count, times().release_retry_max)
-    if provision.last_error_at is not None and provision.is_release_failing:
-        return provision.last_error_at + pause
     sent_at = provision.release_sent_at or provision.requested_at
     if provision.absent_since_at is not None:
         # observation confirms it; should it come back, that makes the provision due
         return max(sent_at, provision.absent_since_at) + timedelta(seconds=times().release_retry_max)
     return sent_at + max(pause, timedelta(seconds=times().call_timeout))
-
-
-def backoff(retries: int, longest: float) -> timedelta:
-    """`retry_min`, doubled by each further retry, at most `longest` seconds."""
-    return timedelta(seconds=min(longest, times().retry_min * 2 ** min(retries - 1, 20)))
 
 
 def _pending(job: Job, provision: Provision | None, now: datetime) -> Step:
@@ -102,7 +99,7 @@ def _provisioning(job: Job, provision: Provision | None, now: datetime) -> Step:
         event = Event("ready_timeout", "The resource was not ready within the pool's timeout.")
         return back_to_pending(job, provision, now, event).and_then(Change(pool_full_for=job.accelerator_type))
     if provision.status == ProvisionStatus.REQUESTED:
-        return _create(provision, now)
+        return _create(job, provision, now)
     if provision.observed_state == ResourceState.READY:
         ready = Change(provision={"status": ProvisionStatus.READY, "ready_at": now})
         event = Event("resource_ready", source=JobEvent.Source.PROVIDER, data={"provision_id": str(provision.id)})
@@ -110,12 +107,14 @@ def _provisioning(job: Job, provision: Provision | None, now: datetime) -> Step:
     return Wait(_earlier(provision.deadline_at, job.deadline_at))
 
 
-def _create(provision: Provision, now: datetime) -> Step:
-    if provision.retry_count and provision.last_error_at is not None:
-        next_try = provision.last_error_at + backoff(provision.retry_count, times().retry_max)
-        if now < next_try:
-            return Wait(_earlier(next_try, provision.deadline_at))
-    return Call(CallKind.CREATE, Change(provision={"create_started_at": now, "create_ended_at": None}))
+def _create(job: Job, provision: Provision, now: datetime) -> Step:
+    if provision.retry_at is not None and now < provision.retry_at:
+        return Wait(min(_earlier(provision.retry_at, job.deadline_at), provision.deadline_at))
+    intent: dict[str, Any] = {"create_started_at": now, "create_ended_at": None}
+    if provision.create_started_at is not None and provision.create_ended_at is None:
+        # the one before was never answered; whoever sent it may have done so as late as his lease let him
+        intent["create_unsure_until"] = provision.create_started_at + timedelta(seconds=times().lease)
+    return Call(CallKind.CREATE, Change(provision=intent))
 
 
 def _submitting(job: Job, provision: Provision | None, now: datetime) -> Step:
@@ -130,10 +129,8 @@ def _submitting(job: Job, provision: Provision | None, now: datetime) -> Step:
     gone = _resource_gone(provision)
     if gone is not None:
         return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
-    if job.retry_count and job.last_error_at is not None:
-        next_try = job.last_error_at + backoff(job.retry_count, times().retry_max)
-        if now < next_try:
-            return Wait(_earlier(next_try, job.deadline_at))
+    if job.retry_at is not None and now < job.retry_at:
+        return Wait(_earlier(job.retry_at, job.deadline_at))
     return Call(CallKind.SUBMIT, Change(job={"submit_started_at": now, "submit_ended_at": None}))
 
 
@@ -152,24 +149,27 @@ def _await_scan(job: Job, now: datetime) -> Step:
 def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
     """A batch is known. It is stopped, and seen to have stopped, before anything is released."""
     if job.cancel_requested_at is not None and job.status != JobStatus.CANCELLING:
-        return move_job(JobStatus.CANCELLING, now, Event("cancelling"))
+        # what delayed the polls does not delay the stop
+        return move_job(JobStatus.CANCELLING, now, Event("cancelling"), retry_at=None)
     gone = _resource_gone(provision)
     is_ready = provision is not None and provision.status == ProvisionStatus.READY
     if is_ready and gone is not None and gone.source == JobEvent.Source.PROVIDER:
         return Change(provision={"status": ProvisionStatus.LOST, "lost_at": now}, events=(gone,))
-    if job.retry_count and job.last_error_at is not None:
-        next_try = job.last_error_at + backoff(job.retry_count, times().retry_max)
-        if now < next_try:
-            return Wait(next_try)
-    view_status = (job.batch_view or {}).get("status", "")
-    if _must_stop(job, provision, now) and view_status != JobStatus.CANCELLING:
-        seen = job.batch_seen_at
-        # finalizing cannot be cancelled; asked again at the pace of the polls until it is over
-        if view_status != JobStatus.FINALIZING or seen is None or seen + poll_interval(job) <= now:
-            return Call(CallKind.CANCEL)
-    if job.batch_seen_at is None or job.batch_seen_at + poll_interval(job) <= now:
-        return Call(CallKind.POLL)
-    return Wait(job.batch_seen_at + poll_interval(job))
+    if job.retry_at is not None and now < job.retry_at:
+        return Wait(job.retry_at)
+    next_poll = now if job.batch_seen_at is None else job.batch_seen_at + poll_interval(job)
+    if not _must_stop(job, provision, now):
+        return Call(CallKind.POLL) if next_poll <= now else Wait(next_poll)
+    next_stop = now if job.stop_sent_at is None else job.stop_sent_at + _stop_interval(job)
+    if next_stop <= now:
+        return Call(CallKind.CANCEL, Change(job={"stop_sent_at": now}))
+    return Call(CallKind.POLL) if next_poll <= now else Wait(min(next_stop, next_poll))
+
+
+def _stop_interval(job: Job) -> timedelta:
+    """How soon a batch that goes on is stopped once more: late if the MDS says that it is being cancelled."""
+    is_cancelling = (job.batch_view or {}).get("status") == JobStatus.CANCELLING
+    return timedelta(seconds=times().deadline_grace) if is_cancelling else poll_interval(job)
 
 
 def _must_stop(job: Job, provision: Provision | None, now: datetime) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from uuid import UUID
 
 from django.db import connection
@@ -26,8 +27,10 @@ _DUE_JOBS = f"""
     ) AS due
 """  # noqa: S608 - only constants are put in
 
+# One at a time in the whole installation, so that many suspects leave the other workers to the other jobs.
 _DUE_SUSPECT = f"""
     SELECT id FROM jobs_job WHERE crashes > 0 AND claimable_at <= now() AND {_SUSPECT}
+    AND NOT EXISTS (SELECT 1 FROM jobs_job WHERE crashes >= {LONE_CRASHES} AND lease_expires_at > now())
     ORDER BY claimable_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """  # noqa: S608 - only constants are put in
 
@@ -61,6 +64,14 @@ def seconds_to_next_timer() -> float | None:
     return None if seconds is None else float(seconds)
 
 
+def database_started_at() -> datetime:
+    """Since when the database has been running without a break."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_postmaster_start_time()")
+        started_at: datetime = cursor.fetchone()[0]
+    return started_at
+
+
 def due_jobs(free: Mapping[int, int]) -> list[Job]:
     """Lock what is due, per bulkhead at most its free places."""
     with connection.cursor() as cursor:
@@ -87,9 +98,8 @@ def due_releases(free: Mapping[int, int], but_not: Collection[str]) -> list[tupl
     if not wanted:
         return []
     # the look came before the job's lock: whoever held that last may have taken the release himself
-    found = Provision.objects.select_for_update(skip_locked=True, no_key=True).filter(
-        id__in=wanted.values(), status=ProvisionStatus.RELEASING, claimable_at__lte=Now()
-    )
+    locked = Provision.objects.select_for_update(skip_locked=True, no_key=True, of=("self",)).select_related("pool")
+    found = locked.filter(id__in=wanted.values(), status=ProvisionStatus.RELEASING, claimable_at__lte=Now())
     jobs = {job.id: job for job in Job.objects.filter(id__in=wanted)}
     return [(jobs[provision.job_id], provision) for provision in found]
 
@@ -108,13 +118,15 @@ def lock_provisions(ids: Iterable[UUID]) -> dict[UUID, Provision]:
     wanted = set(ids)
     if not wanted:
         return {}
-    found = Provision.objects.select_for_update(skip_locked=True, no_key=True).filter(id__in=wanted)
+    locked = Provision.objects.select_for_update(skip_locked=True, no_key=True, of=("self",)).select_related("pool")
+    found = locked.filter(id__in=wanted)
     return {provision.id: provision for provision in found}
 
 
 def newest_provisions(jobs: Iterable[Job]) -> dict[str, Provision]:
-    """Each job's newest provision. Only its job's holder writes a live one, so no lock is needed."""
+    """Each job's newest provision, with its pool. Only its job's holder writes a live one, so no lock is needed."""
     wanted = {job.provision_id: job.id for job in jobs if job.provision_id is not None}
     if not wanted:
         return {}
-    return {wanted[provision.id]: provision for provision in Provision.objects.filter(id__in=wanted)}
+    found = Provision.objects.select_related("pool").filter(id__in=wanted)
+    return {wanted[provision.id]: provision for provision in found}

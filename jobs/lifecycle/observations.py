@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -14,8 +14,8 @@ from django.db.models.functions import Coalesce, Now
 from jobs.conf import times
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.lifecycle import due
+from jobs.lifecycle.changes import backoff
 from jobs.lifecycle.claims import database_now
-from jobs.lifecycle.decisions import backoff
 from jobs.lifecycle.outcomes import resource_facts
 from jobs.lifecycle.writing import update_rows
 from jobs.models import Job, Pool, Provision
@@ -95,7 +95,7 @@ def _record_facts(observation: Observation, listing: dict[str, Resource]) -> Non
     if not Pool.objects.filter(pk=observation.pool.pk, observe_version=observation.version).exists():
         return
     news: dict[Any, tuple[Provision, dict[str, Any]]] = {}
-    for provision in _observable(observation):
+    for provision in _held(observation.pool).filter(status__in=_WATCHED):
         facts = _news(provision, listing.get(provision.name), observation)
         if facts:
             news[provision.id] = (provision, facts)
@@ -106,9 +106,9 @@ def _record_facts(observation: Observation, listing: dict[str, Resource]) -> Non
     updates: list[tuple[Any, dict[str, Any]]] = []
     job_ids: list[str] = []
     for pid, provision in held.items():
-        if not _is_older(provision, observation):
-            continue
         facts = _news(provision, listing.get(provision.name), observation)
+        if not facts:
+            continue
         if provision.status == ProvisionStatus.RELEASING:
             # gone, or there again; the first listing that misses it changes nothing yet
             facts |= {} if facts.get("absent_since_at") else {"due_at": observation.began_at}
@@ -119,22 +119,12 @@ def _record_facts(observation: Observation, listing: dict[str, Resource]) -> Non
     Job.objects.filter(id__in=job_ids).update(due_at=Now())
 
 
-def _observable(observation: Observation) -> list[Provision]:
-    found = _held(observation.pool).filter(status__in=_WATCHED)
-    return [provision for provision in found if _is_older(provision, observation)]
-
-
-def _is_older(provision: Provision, observation: Observation) -> bool:
-    """Whether the listing began after everything the row tells, and after any create could still be under way."""
-    if provision.status not in _WATCHED or provision.create_started_at is None:
-        return False
-    create_over = provision.create_ended_at or provision.create_started_at + timedelta(seconds=times().lease)
-    known = max(t for t in (provision.observed_at, create_over) if t is not None)
-    return known < observation.began_at
-
-
 def _news(provision: Provision, resource: Resource | None, observation: Observation) -> dict[str, Any]:
-    """The columns that differ from what the row tells."""
+    """The columns that differ from what the row tells; none if the row knows of something newer than the listing."""
+    if provision.status not in _WATCHED or provision.create_started_at is None:
+        return {}
+    if provision.observed_at is not None and provision.observed_at >= observation.began_at:
+        return {}
     if resource is None:
         return _absence(provision, observation)
     facts = resource_facts(resource, observation.began_at)
@@ -147,7 +137,21 @@ def _news(provision: Provision, resource: Resource | None, observation: Observat
     return facts | {"absence_confirmed_at": None}
 
 
+def _settled_at(provision: Provision) -> datetime:
+    """From when on a listing that misses the resource tells of something: after its create, and after its delete."""
+    if provision.status == ProvisionStatus.RELEASING and provision.release_sent_at is None:
+        return datetime.max.replace(tzinfo=UTC)
+    unanswered = timedelta(seconds=times().lease)
+    ends = [provision.create_ended_at, provision.release_sent_at]
+    if provision.create_ended_at is None and provision.create_started_at is not None:
+        ends.append(provision.create_started_at + unanswered)
+    return max(end for end in ends if end is not None)
+
+
 def _absence(provision: Provision, observation: Observation) -> dict[str, Any]:
+    """Absence counts in two listings far enough apart, and only if no create can take effect any more."""
+    if observation.began_at <= _settled_at(provision):
+        return {}
     if provision.absent_since_at is None:
         return {"absent_since_at": observation.began_at, "observed_at": observation.began_at}
     confirm = timedelta(seconds=observation.pool.absence_confirm_seconds)

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.batch_client import Batch
 from jobs.conf import times
 from jobs.errors import MAX_CODE_LENGTH, UpstreamError, UpstreamKind
-from jobs.lifecycle.changes import NO_ERROR, NOT_MISSED, back_to_pending, end_job, move_job
+from jobs.lifecycle.changes import NO_ERROR, NOT_MISSED, back_to_pending, backoff, end_job, move_job
 from jobs.lifecycle.steps import CallKind, Change, Event
 from jobs.models import Job, JobEvent, Provision
 from jobs.provisioners.base import Resource, ResourceState
@@ -35,7 +35,7 @@ def apply_answer(kind: CallKind, job: Job, provision: Provision | None, answer: 
 
 def _created(job: Job, provision: Provision | None, answer: Answer, now: datetime) -> Change:
     assert provision is not None  # noqa: S101 - a create is only ever decided with one
-    ended = Change(provision={"create_ended_at": now})
+    ended = Change(provision={"create_ended_at": _create_over(provision, now)})
     if isinstance(answer, NotSent):
         return ended
     if isinstance(answer, UpstreamError):
@@ -46,6 +46,11 @@ def _created(job: Job, provision: Provision | None, answer: Answer, now: datetim
         columns["status"] = ProvisionStatus.PROVISIONING
     event = Event("resource_created", answer.message, PROVIDER, data={"external_ids": list(answer.external_ids)})
     return ended.and_then(Change(provision=columns, events=(event,)))
+
+
+def _create_over(provision: Provision, now: datetime) -> datetime:
+    """From when on no create of it can take effect: this one has ended, an unanswered one before may have not."""
+    return max(now, provision.create_unsure_until or now)
 
 
 def resource_facts(resource: Resource, now: datetime) -> dict[str, Any]:
@@ -65,7 +70,8 @@ def resource_facts(resource: Resource, now: datetime) -> dict[str, Any]:
 
 def _create_failed(job: Job, provision: Provision, error: UpstreamError, now: datetime) -> Change:
     # an ambiguous create may still be applied after we hung up: its end stays unknown
-    ended: dict[str, Any] = {} if error.kind == UpstreamKind.AMBIGUOUS else {"create_ended_at": now}
+    is_over = error.kind != UpstreamKind.AMBIGUOUS
+    ended: dict[str, Any] = {"create_ended_at": _create_over(provision, now)} if is_over else {}
     failed = Change(provision=ended | _error_columns(provision.retry_count, error, now))
     if error.kind in {UpstreamKind.PERMANENT, UpstreamKind.CONFLICT, UpstreamKind.NOT_FOUND}:
         failed = failed.and_then(Change(provision={"failed_at": now}))
@@ -172,12 +178,11 @@ def _batch_facts(job: Job, batch: Batch, now: datetime) -> dict[str, Any]:
         "batch_view": batch.raw,
         "batch_seen_at": now,
         "batch_missing_at": None,
-        "request_completed": batch.completed,
-        "request_failed": batch.failed,
         **NO_ERROR,
     }
-    if batch.total is not None:
-        facts["request_total"] = batch.total
+    if batch.total is not None:  # before it runs and when it ends early the MDS tells no counts: none, not zero
+        counts = {"request_total": batch.total, "request_completed": batch.completed, "request_failed": batch.failed}
+        facts |= counts
     if batch.expires_at is not None:
         facts["deadline_at"] = batch.expires_at
     if batch.usage is not None:
@@ -258,22 +263,27 @@ def _release_taken(job: Job, provision: Provision | None, answer: Answer, now: d
     if isinstance(answer, NotSent):
         return Change()
     if isinstance(answer, UpstreamError):
-        failed = Change(provision=_error_columns(provision.retry_count, answer, now))
+        longest = times().release_retry_max
+        failed = Change(provision=_error_columns(provision.retry_count, answer, now, longest=longest))
         if provision.is_release_failing:
             return failed
         return failed.and_then(Change(events=(Event("release_delayed", str(answer), PROVIDER),)))
-    columns: dict[str, Any] = {"release_sent_at": now, "retry_count": provision.retry_count + 1, **NOT_MISSED}
+    columns = {"release_sent_at": now, "retry_count": provision.retry_count + 1, "retry_at": None, **NOT_MISSED}
     if provision.is_release_failing:
         columns |= {"last_error_code": "", "last_error": "", "last_error_at": None}
     return Change(provision=columns)
 
 
-def _error_columns(retry_count: int, error: UpstreamError, now: datetime) -> dict[str, Any]:
+def _error_columns(
+    retry_count: int, error: UpstreamError, now: datetime, *, longest: float | None = None
+) -> dict[str, Any]:
+    asked_for = timedelta(seconds=min(error.retry_after_seconds or 0, times().retry_after_max))
     return {
         "retry_count": retry_count + 1,
+        "retry_at": now + max(asked_for, backoff(retry_count + 1, longest or times().retry_max)),
         "last_error_code": error.code,
         "last_error": str(error),
-        "last_error_at": now + timedelta(seconds=error.retry_after_seconds or 0),
+        "last_error_at": now,
     }
 
 

@@ -6,6 +6,7 @@ cover: the oldest submit in doubt, and the newest batch the previous whole scan 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,13 +21,14 @@ from jobs.batch_client import Batch, BatchPage
 from jobs.conf import times
 from jobs.errors import UpstreamError
 from jobs.lifecycle import due
-from jobs.lifecycle.changes import end_job, new_attempt
-from jobs.lifecycle.claims import database_now
-from jobs.lifecycle.decisions import backoff
+from jobs.lifecycle.changes import NO_ERROR, backoff, end_job, new_attempt
+from jobs.lifecycle.claims import REFUSED, database_now, set_aside
 from jobs.lifecycle.steps import Change, Event
 from jobs.lifecycle.writing import Row, write
 from jobs.models import BatchScan, Job, JobEvent
 from jobs.statuses import RUNNING_ORDER, TERMINAL, JobStatus
+
+logger = logging.getLogger(__name__)
 
 _FIRST_REACH = timedelta(hours=24)
 _STOPS_PER_CALL = 4  # each is a GET and a cancel; together they stay within one call's time
@@ -154,18 +156,25 @@ def _read(scan: BatchScan, page: BatchPage, now: datetime) -> bool:
         job_id, attempt = ours[batch.id]
         job = jobs.get(job_id)
         if job is None:
-            continue  # without its job there is nothing to judge it by
-        if job.batch_id == batch.id:
-            continue
-        if job.status not in TERMINAL and attempt == job.attempt and not job.batch_id:
+            continue  # without its job there is nothing to judge it by: that is the orphan sweep's affair
+        if is_unwanted(batch, attempt, job):
+            # the list may be late, but no end is undone
+            if batch.id not in scan.unwanted and not is_over(batch):
+                scan.unwanted.append(batch.id)
+        elif job.batch_id != batch.id:
             scan.candidates.setdefault(job_id, []).append([batch.id, batch.status, attempt])
-        elif batch.id not in scan.unwanted and not is_over(batch):  # the list may be late, but no end is undone
-            scan.unwanted.append(batch.id)
     if page.batches:
         scan.after = page.batches[-1].id
     floor = (scan.floor_at or datetime.min.replace(tzinfo=UTC)) + skew
     oldest = min((b.created_at for b in page.batches if b.created_at is not None), default=None)
     return not page.has_more or oldest is None or oldest < floor
+
+
+def is_unwanted(batch: Batch, attempt: int, job: Job) -> bool:
+    """Whether its job neither follows this batch of ours nor may still adopt it."""
+    if job.batch_id == batch.id:
+        return False
+    return job.status in TERMINAL or attempt != job.attempt or bool(job.batch_id)
 
 
 def _settle(scan: BatchScan, now: datetime) -> None:
@@ -183,9 +192,25 @@ def _settle(scan: BatchScan, now: datetime) -> None:
             row.apply(change, now)
             row.control(version=job.version + 1)
             rows.append(row)
-    write(rows, now)
+    _write_settled(rows, now)
     scan.began_at, scan.after, scan.candidates = None, "", {}
     scan.covered_to, scan.ended_at = scan.newest_at or scan.covered_to, now
+
+
+def _write_settled(rows: Sequence[Row], now: datetime) -> None:
+    try:
+        with transaction.atomic():
+            write(rows, now)
+        return
+    except REFUSED:
+        logger.exception("a scan's findings were refused; its jobs are now settled one by one")
+    for row in rows:
+        try:
+            with transaction.atomic():
+                write([row], now)
+        except REFUSED:
+            set_aside(row, "settling", now)
+            write([row], now)
 
 
 def _adopted(job: Job, found: Sequence[Sequence[Any]], scan: BatchScan, now: datetime) -> Change:
@@ -193,7 +218,7 @@ def _adopted(job: Job, found: Sequence[Sequence[Any]], scan: BatchScan, now: dat
     best = max(reversed(found), key=lambda candidate: _progress(candidate[1]))
     scan.unwanted += [c[0] for c in found if c[0] != best[0] and c[0] not in scan.unwanted]
     event = Event("batch_adopted", f"Batch {best[0]} was found.", JobEvent.Source.MDS, data={"batch_id": best[0]})
-    return Change(job={"batch_id": best[0], "due_at": now, "retry_count": 0}, events=(event,))
+    return Change(job={"batch_id": best[0], "due_at": now, **NO_ERROR}, events=(event,))
 
 
 def _progress(status: str) -> int:
@@ -211,7 +236,7 @@ def _not_created(row: Row, scan: BatchScan, now: datetime) -> Change | None:
     if job.cancel_requested_at is not None:
         return end_job(JobStatus.CANCELLED, row.provision, now, reason="cancelled", message="No batch was created.")
     event = Event("submit_not_created", f"Attempt {job.attempt} created no batch; trying again.")
-    return Change(job={**new_attempt(job), "due_at": now, "retry_count": 0}, events=(event,))
+    return Change(job={**new_attempt(job), "due_at": now, **NO_ERROR}, events=(event,))
 
 
 def ask_for_scan() -> None:

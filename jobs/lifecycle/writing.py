@@ -112,24 +112,29 @@ def write(rows: Sequence[Row], now: datetime) -> None:
     if any(row.elsewhere.scan for row in rows):
         BatchScan.objects.update(due_at=Least(Coalesce("due_at", Now()), Now()))
     _add_unwanted({row.elsewhere.unwanted_batch for row in rows} - {""}, now)
+    _write_pools(rows, now)
+
+
+def _write_pools(rows: Sequence[Row], now: datetime) -> None:
+    """What the rows tell of their pools. In the order of the ids, so that no two transactions wait for each other."""
+    by_pool: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.provision is None:
-            continue
-        if row.elsewhere.pool_disabled:
-            Pool.objects.filter(pk=row.provision.pool_id, is_enabled=True).update(
-                is_enabled=False, disabled_reason=row.elsewhere.pool_disabled
-            )
-        if row.elsewhere.pool_full_for is not None:
-            _pool_is_full(row.provision.pool_id, row.elsewhere.pool_full_for, now)
-    observe_soon(
-        {
-            row.provision.pool_id
-            for row in rows
-            if row.provision is not None
-            and row.provision.holds_resources
-            and row.provision_columns.keys() & {"create_ended_at", "release_sent_at"}
-        }
-    )
+        if row.provision is not None:
+            by_pool[row.provision.pool_id].append(row)
+    for pool_id, told in sorted(by_pool.items()):
+        disabled = next((row.elsewhere.pool_disabled for row in told if row.elsewhere.pool_disabled), "")
+        if disabled:
+            Pool.objects.filter(pk=pool_id, is_enabled=True).update(is_enabled=False, disabled_reason=disabled)
+        for accelerator_type in {name for row in told if (name := row.elsewhere.pool_full_for) is not None}:
+            _pool_is_full(pool_id, accelerator_type, now)
+        if any(_is_to_be_watched(row) for row in told):
+            _observe_soon(pool_id)
+
+
+def _is_to_be_watched(row: Row) -> bool:
+    """Whether a listing has something to tell of it that none has told yet."""
+    holds = row.provision is not None and row.provision.holds_resources
+    return holds and bool(row.provision_columns.keys() & {"create_ended_at", "release_sent_at"})
 
 
 def _add_unwanted(batch_ids: set[str], now: datetime) -> None:
@@ -143,9 +148,9 @@ def _add_unwanted(batch_ids: set[str], now: datetime) -> None:
     scan.save(update_fields=["unwanted", "due_at"])
 
 
-def observe_soon(pool_ids: Iterable[int]) -> None:
-    """See to it that pools which hold something are listed within their interval."""
-    Pool.objects.filter(pk__in=pool_ids, observe_at__isnull=True).update(
+def _observe_soon(pool_id: int) -> None:
+    """See to it that a pool which holds something is listed within its interval."""
+    Pool.objects.filter(pk=pool_id, observe_at__isnull=True).update(
         observe_at=Now()
         + models.ExpressionWrapper(
             F("observe_interval_seconds") * timedelta(seconds=1), output_field=models.DurationField()

@@ -54,7 +54,7 @@ class BatchScan(models.Model):
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     version = models.PositiveBigIntegerField(default=0)
     began_at = models.DateTimeField(null=True, blank=True, help_text="Start of the scan under way; NULL between scans.")
-    floor_at = models.DateTimeField(null=True, blank=True, help_text="How far down it must reach, on the MDS's clock.")
+    floor_at = models.DateTimeField(null=True, blank=True, help_text="How far down it must reach.")
     after = models.CharField(max_length=128, blank=True, help_text="The last batch id seen by the scan under way.")
     newest_at = models.DateTimeField(null=True, blank=True, help_text="The newest batch it has seen.")
     covered_to = models.DateTimeField(null=True, blank=True, help_text="The newest batch the last whole scan saw.")

@@ -72,6 +72,9 @@ class Job(models.Model):
     batch_view = models.JSONField(null=True, blank=True)
     batch_seen_at = models.DateTimeField(null=True, blank=True)
     batch_missing_at = models.DateTimeField(null=True, blank=True)
+    stop_sent_at = models.DateTimeField(
+        null=True, blank=True, help_text="When this attempt's batch was last cancelled."
+    )
     lost_attempts = models.PositiveSmallIntegerField(default=0, help_text="Ended by somebody else, unasked.")
     request_total = models.PositiveIntegerField(null=True, blank=True)
     request_completed = models.PositiveIntegerField(default=0)
@@ -82,6 +85,7 @@ class Job(models.Model):
 
     # One time per status: when it was last entered; the terminal ones are written once.
     accepted_at = models.DateTimeField(db_default=Now(), editable=False)
+    pending_at = models.DateTimeField(null=True, blank=True, help_text="When it last went back to the queue.")
     provisioning_at = models.DateTimeField(null=True, blank=True)
     submitting_at = models.DateTimeField(null=True, blank=True)
     scheduling_at = models.DateTimeField(null=True, blank=True)
@@ -108,6 +112,7 @@ class Job(models.Model):
     crashes = models.PositiveSmallIntegerField(default=0)
     event_count = models.PositiveIntegerField(default=0)
     retry_count = models.PositiveIntegerField(default=0)
+    retry_at = models.DateTimeField(null=True, blank=True, help_text="After an error: no call before then.")
     last_error_code = models.CharField(max_length=64, blank=True)
     last_error = models.TextField(blank=True)
     last_error_at = models.DateTimeField(null=True, blank=True)

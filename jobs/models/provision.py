@@ -44,6 +44,10 @@ class Pool(models.Model):
     observe_error = models.TextField(blank=True)
     observe_failures = models.PositiveIntegerField(default=0)
 
+    orphans = models.JSONField(
+        default=dict, blank=True, help_text="What bears our mark there and no provision needs: by name, since when."
+    )
+
     class Meta:
         ordering: ClassVar = ["-priority", "name"]
 
@@ -81,7 +85,10 @@ class Provision(models.Model):
     create_started_at = models.DateTimeField(
         null=True, blank=True, help_text="Intent: something may exist from here on."
     )
-    create_ended_at = models.DateTimeField(null=True, blank=True, help_text="When the create is known to have ended.")
+    create_ended_at = models.DateTimeField(null=True, blank=True, help_text="No create can take effect after that.")
+    create_unsure_until = models.DateTimeField(
+        null=True, blank=True, help_text="An earlier create was never answered: it may take effect until then."
+    )
     ready_at = models.DateTimeField(null=True, blank=True)
     failed_at = models.DateTimeField(null=True, blank=True)
     lost_at = models.DateTimeField(null=True, blank=True)
@@ -103,6 +110,7 @@ class Provision(models.Model):
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     crashes = models.PositiveSmallIntegerField(default=0)
     retry_count = models.PositiveIntegerField(default=0)
+    retry_at = models.DateTimeField(null=True, blank=True, help_text="After an error: no call before then.")
     claimable_at = models.GeneratedField(
         expression=Coalesce("lease_expires_at", "due_at"),
         output_field=models.DateTimeField(null=True),

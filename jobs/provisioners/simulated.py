@@ -9,11 +9,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import quote
 
-import requests
-
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime
-from jobs.transport import Transport, retry_after_seconds
+from jobs.transport import Answer, Transport, retry_after_seconds
 
 _UPSTREAM = "The simulated provider"
 _KINDS = {
@@ -119,26 +117,26 @@ class SimulatedProvisioner:
         return _items(self._transport.call("GET", "/resources", until=until, params=params))
 
 
-def _items(response: requests.Response, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -> list[_Item]:
+def _items(response: Answer, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -> list[_Item]:
     """The answer's objects; `broken` is what an answer means from which nothing certain can be read."""
     _check(response, broken=broken)
     try:
         body = response.json()
         raw_items = body["resources"] if response.status_code == 200 else [body]
         return [_Item(**{field.name: raw[field.name] for field in fields(_Item)}) for raw in raw_items]
-    except (requests.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         message = f"{_UPSTREAM} gave an answer that cannot be read"
         raise UpstreamError(broken, message, code="unreadable_answer") from error
 
 
-def _check(response: requests.Response, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -> None:
+def _check(response: Answer, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -> None:
     status = response.status_code
     if 200 <= status < 300:
         return
     try:
         error = response.json()["error"]
         code, message = error["code"], f"{_UPSTREAM}: {error['message']}"
-    except (requests.JSONDecodeError, KeyError, TypeError):
+    except (KeyError, TypeError):
         code, message = f"http_{status}", f"{_UPSTREAM} answered {status}"
     kind = _KINDS.get(status, broken)
     raise UpstreamError(kind, message, code=code, retry_after_seconds=retry_after_seconds(response))

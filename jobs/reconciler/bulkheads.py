@@ -6,6 +6,7 @@ The threads touch no database. They live as long as the worker process, so that 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,8 @@ class Bulkheads:
 
     def __init__(self) -> None:
         self._in_flight: Counter[Bulkhead] = Counter()
-        self._results: SimpleQueue[tuple[Bulkhead, Callable[[], None]]] = SimpleQueue()
+        self._began_at: dict[object, tuple[Bulkhead, float]] = {}
+        self._results: SimpleQueue[tuple[object, Callable[[], None]]] = SimpleQueue()
 
     def free(self, keys: Iterable[Bulkhead]) -> dict[Bulkhead, int]:
         """The free places of these shares."""
@@ -48,23 +50,38 @@ class Bulkheads:
 
     def start(self, key: Bulkhead, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Make `call` on a thread of its share; `then` gets what it answered or raised, on the pass's own thread."""
+        token = object()
         self._in_flight[key] += 1
+        self._began_at[token] = (key, time.monotonic())
 
         def run() -> None:
             try:
                 answer = call()
             except Exception as error:
                 answer = error
-            self._results.put((key, lambda: then(answer)))
+            self._results.put((token, lambda: then(answer)))
 
         _executor(key).submit(run)
+
+    def slower_than(self, seconds: float) -> set[Bulkhead]:
+        """The shares with a call under way for longer than that."""
+        since = time.monotonic() - seconds
+        return {key for key, began_at in self._began_at.values() if began_at < since}
+
+    def abandon(self) -> set[Bulkhead]:
+        """Wait no more for what is under way: its threads are left to themselves, the next calls get new ones."""
+        with _lock:
+            for key in +self._in_flight:
+                _executors.pop(key).shutdown(wait=False, cancel_futures=True)
+        return set(+self._in_flight)
 
     def wait(self, seconds: float) -> None:
         """Hand on the results that have come, waiting at most this long for the first."""
         try:
             result = self._results.get(timeout=seconds)
             while True:
-                key, hand_on = result
+                token, hand_on = result
+                key, _ = self._began_at.pop(token)
                 self._in_flight[key] -= 1
                 hand_on()
                 result = self._results.get_nowait()

@@ -41,18 +41,18 @@ def provisioner_of(pool: Pool) -> Provisioner:
     return get_provisioner(pool.provider, pool.options)
 
 
-def perform(claim: Claim, pool: Pool | None) -> Answer:
+def perform(claim: Claim) -> Answer:
     """Make the claimed call, unless it is too late for it. Raises `UpstreamError`."""
     if time.monotonic() > claim.send_by:
         return NotSent()
     job, provision = claim.job, claim.provision
-    if claim.kind == CallKind.CREATE and provision is not None and pool is not None:
-        return provisioner_of(pool).ensure(resource_request(job, provision))
-    if claim.kind == CallKind.RELEASE and provision is not None and pool is not None:
-        provisioner_of(pool).release(provision.name)
+    if claim.kind == CallKind.CREATE and provision is not None:
+        return provisioner_of(provision.pool).ensure(resource_request(job, provision))
+    if claim.kind == CallKind.RELEASE and provision is not None:
+        provisioner_of(provision.pool).release(provision.name)
         return None
-    if claim.kind == CallKind.SUBMIT and provision is not None and pool is not None:
-        runtime = provisioner_of(pool).runtime(resource_request(job, provision), ready_resource(provision))
+    if claim.kind == CallKind.SUBMIT and provision is not None:
+        runtime = provisioner_of(provision.pool).runtime(resource_request(job, provision), ready_resource(provision))
         return batch_client().create(submission(job, provision, runtime))
     if claim.kind == CallKind.CANCEL:
         return stop_batch(job.batch_id)
@@ -60,13 +60,13 @@ def perform(claim: Claim, pool: Pool | None) -> Answer:
 
 
 def stop_batch(batch_id: str) -> Batch:
-    """Cancel a batch; if that is refused because it is over or finalizing, see how it is."""
+    """Ask for the cancel, then look: what the cancel's own answer says proves nothing, nor does its refusal."""
     try:
-        return batch_client().cancel(batch_id)
+        batch_client().cancel(batch_id)
     except UpstreamError as error:
         if error.kind != UpstreamKind.CONFLICT:
             raise
-        return batch_client().get(batch_id)
+    return batch_client().get(batch_id)
 
 
 def observe(observation: Observation) -> dict[str, Resource]:
@@ -92,9 +92,8 @@ def scan(call: ScanCall) -> ScanAnswer:
             break  # a slow MDS: the rest is for another call, within another lease
         try:
             # the list's word on a status is not to be trusted: GET first
-            if not is_over(batch_client().get(batch_id)):
-                stop_batch(batch_id)
-            stopped.append(batch_id)
+            if is_over(batch_client().get(batch_id)) or is_over(stop_batch(batch_id)):
+                stopped.append(batch_id)
         except UpstreamError as error:
             if error.kind == UpstreamKind.NOT_FOUND:
                 stopped.append(batch_id)
@@ -105,6 +104,6 @@ def scan(call: ScanCall) -> ScanAnswer:
     return ScanAnswer(stopped=tuple(stopped))
 
 
-def undo_create(pool: Pool, provision: Provision) -> None:
-    """Delete what a stale create made. Tried once: should it fail, only the log tells of it."""
-    provisioner_of(pool).release(provision.name)
+def undo_create(provision: Provision) -> None:
+    """Delete what a stale create made. Tried once: should it fail, the orphan sweep finds it."""
+    provisioner_of(provision.pool).release(provision.name)

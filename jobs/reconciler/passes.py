@@ -48,14 +48,14 @@ class _Pass:
         self.is_stopping = is_stopping
         self.bulkheads = Bulkheads()
         self.finished: list[Finished] = []
+        self.stale: list[Finished] = []
         self.observed: list[tuple[Observation, Any]] = []
         self.scanned: list[tuple[ScanCall, Any]] = []
-        self.pools: dict[int, Pool] = {}
+        self.pools: list[int] = []
         self.began = time.monotonic()
         self.is_ending = False  # no further call is started
-        self.is_alone: bool | None = (
-            None  # with one job that may have killed its worker; not known before the first turn
-        )
+        self.closed: set[Bulkhead] | None = None  # once it winds down: slow shares, which get no further call
+        self.is_alone = True  # with jobs that may have killed their worker, one at a time; they come first
         self.recorded = 0
         self._hinted_at = self._admitted_at = self._loaded_at = float("-inf")
         self._looked_at = self.began  # a job that has just been accepted goes first
@@ -63,7 +63,7 @@ class _Pass:
 
     def run(self) -> int:
         is_busy = True
-        while is_busy or self.bulkheads.in_flight():
+        while (is_busy or self.bulkheads.in_flight()) and not self._is_overdue():
             try:
                 is_busy = self._turn()
             except (OperationalError, InterfaceError) as error:
@@ -78,16 +78,19 @@ class _Pass:
     def _age(self) -> float:
         return time.monotonic() - self.began
 
+    def _is_overdue(self) -> bool:
+        """Whether calls hang past all their timeouts; they are given up, and their leases run out by themselves."""
+        if self._age() < times().no_calls_after + 2 * times().call_timeout:
+            return False
+        for key in self.bulkheads.abandon():
+            logger.error("calls of %s-%s hang past their timeouts; given up", *key)
+        return True
+
     def _turn(self) -> bool:
         """Record, claim, start, wait. True if there is more to do at once."""
         self._wind_down()
         self._load_pools()
-        if self.is_alone is None:
-            suspect = step([], self._free(), lone=True)
-            self.is_alone = bool(suspect.claims)
-            self._start(suspect)
-        taken = self._record({}) if self.is_alone else self._claim()
-        self._start(taken)
+        taken = self._alone() if self.is_alone else self._claim()
         self._record_looks()
         is_time = time.monotonic() - self._looked_at >= times().tick
         if not self.is_alone and not self.is_ending and (is_time or not self.bulkheads.in_flight()):
@@ -96,15 +99,36 @@ class _Pass:
         if self.bulkheads.in_flight() or taken.left:
             self.bulkheads.wait(times().tick)
             return True
-        return bool(self.finished or self.observed or self.scanned) or (taken.is_moved and not self.is_ending)
+        is_told = bool(self.finished or self.observed or self.scanned)
+        return is_told or ((taken.is_moved or self.is_alone) and not self.is_ending)
 
     def _wind_down(self) -> None:
-        """Stop starting calls: on SIGTERM; at an age; or, past the age for long calls, once none is under way."""
+        """Stop starting calls: on SIGTERM; at an age; or, past the age for long calls, once none is under way.
+
+        Slow shares stop first, so that what hangs has ended when the quick ones stop: then the pass is over at once,
+        and no upstream's silence keeps this worker from the others' work.
+        """
+        if self.is_ending:
+            return
         age = self._age()
-        is_old = age >= times().no_long_calls_after and not self.bulkheads.in_flight(_SUBMIT)
-        if not self.is_ending and (self.is_stopping() or is_old or age >= times().no_calls_after):
+        is_late = age >= times().no_calls_after - 2 * times().call_timeout
+        if age >= times().no_long_calls_after and (is_late or not self.bulkheads.in_flight(_SUBMIT)):
+            self.closed = (self.closed or set()) | self.bulkheads.slower_than(times().tick)
+        is_drained = self.closed is not None and not any(self.bulkheads.in_flight(key) for key in self.closed)
+        if self.is_stopping() or is_drained or age >= times().no_calls_after:
             self.is_ending = True
             self.send_hint()
+
+    def _alone(self) -> Taken:
+        """One suspect at a time with nothing else in hand: if it kills the worker, it takes nobody along."""
+        if self.finished or self.bulkheads.in_flight():
+            return self._record({})
+        suspect = Taken()
+        if not self.is_ending and self._age() < times().safety_net:
+            suspect = step([], self._free(), lone=True)
+            self._start(suspect)
+        self.is_alone = suspect.has_more
+        return suspect if self.is_alone else self._claim()
 
     def _claim(self) -> Taken:
         """Admit, record and claim; wake others when there is more than this pass can take."""
@@ -129,8 +153,11 @@ class _Pass:
         taken = step(finished, free)
         self.finished = taken.left
         self.recorded += len(finished) - len(taken.left)
-        for stale in taken.stale:
-            self._undo(stale)
+        self._start(taken)  # first of all: an error below must not leave these claims to their leases
+        self.stale += taken.stale
+        while self.stale:
+            self._undo(self.stale[-1])
+            self.stale.pop()
         return taken
 
     def _free(self) -> dict[Bulkhead, int]:
@@ -141,27 +168,19 @@ class _Pass:
             keys.append(_SUBMIT)
         for pool_id in self.pools:
             keys += [("job", pool_id), ("release", pool_id)]
+        keys = [key for key in keys if key not in (self.closed or ())]
         return {("job", NO_CALL): _NO_CALL_SHARE, **self.bulkheads.free(keys)}
 
     def _load_pools(self) -> None:
         if time.monotonic() - self._loaded_at < times().safety_net / 10:
             return
         self._loaded_at = time.monotonic()
-        self.pools = {pool.id: pool for pool in Pool.objects.all()}
+        self.pools = list(Pool.objects.values_list("id", flat=True))
 
     def _start(self, taken: Taken) -> None:
         for claim in taken.claims:
-            pool = self._pool_of(claim)
-            self.bulkheads.start(claim.bulkhead, partial(calls.perform, claim, pool), partial(self._finish, claim))
+            self.bulkheads.start(claim.bulkhead, partial(calls.perform, claim), partial(self._finish, claim))
         taken.claims = []
-
-    def _pool_of(self, claim: Claim) -> Pool | None:
-        if claim.provision is None:
-            return None
-        pool_id = claim.provision.pool_id
-        if pool_id not in self.pools:  # made since they were loaded, by now with a job in it
-            self.pools[pool_id] = Pool.objects.get(pk=pool_id)
-        return self.pools[pool_id]
 
     def _finish(self, claim: Claim, answer: Any) -> None:
         self.finished.append(Finished(claim, answer))
@@ -169,7 +188,7 @@ class _Pass:
     def _undo(self, stale: Finished) -> None:
         """Our row has moved on: take back outside what it can no longer want."""
         logger.warning("job %s: a late %s changes nothing here", stale.claim.job.id, stale.claim.kind)
-        call = undo_of(stale, self._pool_of(stale.claim))
+        call = undo_of(stale)
         if call is not None:
             self.bulkheads.start(_UNDO, call, partial(_log_failed_undo, stale))
         elif stale.claim.kind == CallKind.SUBMIT:
@@ -189,14 +208,18 @@ class _Pass:
     def _look_around(self) -> None:
         """Observation of pools and the scan of the MDS's list, each with a lease of its own."""
         self._looked_at = time.monotonic()
-        idle = [pool_id for pool_id in self.pools if not self.bulkheads.in_flight(("observe", pool_id))]
-        for observation in claim_observations(idle):
+        for observation in claim_observations(
+            [pool_id for pool_id in self.pools if self._is_idle(("observe", pool_id))]
+        ):
             key = ("observe", observation.pool.id)
             self.bulkheads.start(key, partial(calls.observe, observation), partial(self._observed, observation))
-        if not self.bulkheads.in_flight(_SCAN):
+        if self._is_idle(_SCAN):
             scan = claim_scan()
             if scan is not None:
                 self.bulkheads.start(_SCAN, partial(calls.scan, scan), partial(self._scanned, scan))
+
+    def _is_idle(self, key: Bulkhead) -> bool:
+        return not self.bulkheads.in_flight(key) and key not in (self.closed or ())
 
     def _observed(self, observation: Observation, answer: Any) -> None:
         if isinstance(answer, dict | UpstreamError):

@@ -10,13 +10,13 @@ from jobs.batch_client import Batch
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.lifecycle.claims import Finished
 from jobs.lifecycle.steps import CallKind
-from jobs.models import Job, Pool, Provision
+from jobs.models import Job, Provision
 from jobs.provisioners.base import Resource
 from jobs.reconciler import calls
 from jobs.statuses import PROVISION_LIVE, TERMINAL
 
 
-def undo_of(stale: Finished, pool: Pool | None) -> Callable[[], Any] | None:
+def undo_of(stale: Finished) -> Callable[[], Any] | None:
     """The call that undoes a stale result, or None if there is nothing to undo.
 
     A batch that its job may still adopt is left to the scan; a resource whose provision is live, to observation.
@@ -29,8 +29,8 @@ def undo_of(stale: Finished, pool: Pool | None) -> Callable[[], Any] | None:
     was_made = isinstance(answer, Resource) or (
         isinstance(answer, UpstreamError) and answer.kind == UpstreamKind.AMBIGUOUS
     )
-    if claim.kind == CallKind.CREATE and was_made and claim.provision is not None and pool is not None:
-        provision = Provision.objects.get(pk=claim.provision.id)
+    if claim.kind == CallKind.CREATE and was_made and claim.provision is not None:
+        provision = Provision.objects.select_related("pool").get(pk=claim.provision.id)
         if provision.status not in PROVISION_LIVE:
-            return partial(calls.undo_create, pool, provision)
+            return partial(calls.undo_create, provision)
     return None
