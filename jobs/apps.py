@@ -20,7 +20,9 @@ class JobsConfig(AppConfig):
         from jobs.checks import check_settings
         from jobs.first_pool import create_first_pool
         from jobs.roles import create_roles
+        from jobs.schedules import create_schedules
 
         register(check_settings)
         post_migrate.connect(create_roles, sender=self, dispatch_uid="jobs.create_roles")
         post_migrate.connect(create_first_pool, sender=self, dispatch_uid="jobs.create_first_pool")
+        post_migrate.connect(create_schedules, sender=self, dispatch_uid="jobs.create_schedules")

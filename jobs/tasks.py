@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from contextlib import suppress
 from types import FrameType
 
 from django.db import DatabaseError, InterfaceError
+from django_q.tasks import async_task
 
 from jobs import reconciler
+from jobs.reconciler import orphans
 from jobs.wakeup import announce_timers, send_hint
 
+logger = logging.getLogger(__name__)
+
+_CHORE_SECONDS = 60.0
 _stop_requested = False
 
 
@@ -20,6 +26,15 @@ def run_pass() -> int:
     with suppress(DatabaseError, InterfaceError):  # the brokers' safety net stands in
         announce_timers()
     return recorded
+
+
+def release_orphans(after: str = "") -> None:
+    """One turn of the orphan sweep; what is left of the MDS's list is another turn's, so that no worker is held up."""
+    turn = orphans.sweep(after=after, seconds=_CHORE_SECONDS)
+    for finding in turn.findings:
+        logger.warning("orphan: %s %s (%s): %s", finding.where, finding.name, finding.why, finding.outcome)
+    if turn.after:
+        async_task("jobs.tasks.release_orphans", turn.after)
 
 
 def is_stopping() -> bool:

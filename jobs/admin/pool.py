@@ -29,6 +29,7 @@ CONTROL = (
     "observed_at",
     "observe_error",
     "observe_failures",
+    "orphans",
 )
 EDITABLE = (
     "name",
