@@ -32,7 +32,7 @@ from jobs.errors import Conflict, Forbidden, InvalidRequest, QueueFull
 from jobs.models import InputFile, Job, JobEvent, Provision
 from jobs.statuses import LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
 from jobs.validation import CheckedRequest, JobRequest, check, check_text
-from jobs.waiting import waiting_reason, waiting_reasons
+from jobs.waiting import oldest_in_status, waiting_reason, waiting_reasons
 
 __all__ = [
     "JobRequest",
@@ -42,6 +42,7 @@ __all__ = [
     "enqueue",
     "get_job",
     "get_provision",
+    "oldest_in_status",
     "release",
     "visible_jobs",
     "visible_provisions",

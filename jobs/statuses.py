@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Coalesce
 from django.db.models.lookups import Exact
 
 
@@ -104,6 +105,13 @@ def shown_as(status: str) -> Q:
     candidates = LIVE if status == J.CANCELLING else {status}
     return Q(status__in=sorted(candidates)) & Q(Exact(SHOWN_STATUS, Value(status)))
 
+
+# Since when a job is in its status: one time per status, but for the queue's, which begins when the job is accepted.
+IN_STATUS_SINCE = Case(
+    *(When(status=status.value, then=F(f"{status.value}_at")) for status in JobStatus if status != J.PENDING),
+    default=Coalesce("pending_at", "accepted_at"),
+    output_field=models.DateTimeField(),
+)
 
 # Bulkheads: which share of the outside calls a claimable row needs next. Pools use their own id (> 0).
 NO_CALL = 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import Q
+from django.db.models import Min, Q
 from django.utils import timezone
 
 from jobs import conf, queueing
 from jobs.models import Job, Pool
-from jobs.statuses import PROVISION_LIVE, JobStatus, ProvisionStatus
+from jobs.statuses import IN_STATUS_SINCE, LIVE, PROVISION_LIVE, JobStatus, ProvisionStatus
 
 _COUNTED_AHEAD = 1000  # the queue in front of a job is counted no further
 _NAMED_POOLS = 5
@@ -37,6 +37,12 @@ def waiting_reasons(jobs: Iterable[Job]) -> dict[str, str]:
         else _own_reason(job)
         for job in jobs
     }
+
+
+def oldest_in_status() -> dict[str, datetime]:
+    """For each live status that some job has: since when the one that is longest in it is there."""
+    live = Job.objects.filter(status__in=sorted(LIVE)).order_by()
+    return dict(live.values_list("status").annotate(since=Min(IN_STATUS_SINCE)))
 
 
 def _waits_for_pools(job: Job) -> bool:

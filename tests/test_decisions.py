@@ -19,7 +19,7 @@ from jobs.lifecycle.decisions import decide, decide_release, poll_interval
 from jobs.lifecycle.outcomes import apply_answer
 from jobs.lifecycle.steps import Call, CallKind, Change, Step, Wait
 from jobs.lifecycle.writing import Row
-from jobs.models import Job, Provision
+from jobs.models import Job, Pool, Provision
 from jobs.statuses import LIVE, PROVISION_LIVE, RUNNING, TERMINAL, JobStatus, ProvisionStatus
 from tests.answers import batch, error
 from tests.factories import make_job, make_provision, make_user
@@ -82,9 +82,10 @@ def a_job(**fields: Any) -> Job:
 
 
 def a_provision(**fields: Any) -> Provision:
-    """A provision's row that is in no database."""
+    """A provision's row that is in no database; its pool has just been listed."""
     times_given = {"deadline_at": LATER, "expires_at": LATER, "requested_at": LONG_AGO}
-    return Provision(**{"id": uuid.UUID(int=1), "pool_id": POOL, "name": "abp-1", **times_given, **fields})
+    pool = Pool(id=POOL, observed_at=NOW)
+    return Provision(**{"id": uuid.UUID(int=1), "pool": pool, "name": "abp-1", **times_given, **fields})
 
 
 def settled(job: Job, provision: Provision | None) -> tuple[Step, Row]:
@@ -237,10 +238,28 @@ def test_a_running_batch_gets_its_grace_after_the_deadline_and_is_then_stopped()
 
 
 def test_a_resource_that_is_not_ready_in_time_is_given_back_and_the_pool_rests() -> None:
-    step = decide(a_job(status="provisioning", accelerator_type="H100"), a_provision(deadline_at=NOW), NOW)
+    waited_for = a_provision(status="provisioning", create_started_at=LONG_AGO, deadline_at=NOW)
+    step = decide(a_job(status="provisioning", accelerator_type="H100"), waited_for, NOW)
     assert isinstance(step, Change)
     assert (step.job["status"], step.provision["status"]) == ("pending", "releasing")
     assert step.pool_full_for == "H100"
+
+
+def test_after_an_outage_of_ours_a_resource_is_looked_at_before_it_counts_as_not_ready() -> None:
+    job = a_job(status="provisioning", deadline_at=LATER)
+    provision = a_provision(status="provisioning", create_started_at=LONG_AGO, deadline_at=JUST_NOW)
+    provision.pool.observed_at = LONG_AGO
+    assert isinstance(decide(job, provision, NOW), Wait)
+    provision.pool.observe_failures = 1  # the provider's outage, not ours: another pool may be better
+    assert isinstance(decide(job, provision, NOW), Change)
+    provision.observed_state = "ready"  # late, and there
+    assert settled(job, provision)[1].job.status == "submitting"
+
+
+def test_a_pool_that_was_never_asked_does_not_rest() -> None:
+    step = decide(a_job(status="provisioning"), a_provision(deadline_at=JUST_NOW), NOW)
+    assert isinstance(step, Change)
+    assert (step.job["status"], step.pool_full_for) == ("pending", None)
 
 
 def test_a_ready_resource_moves_the_job_on() -> None:

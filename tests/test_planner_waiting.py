@@ -13,12 +13,13 @@ from django.utils import timezone
 
 from jobs import planner
 from jobs.models import Job, Pool
-from jobs.statuses import TERMINAL
+from jobs.statuses import IN_STATUS_SINCE, TERMINAL, JobStatus
 from tests.factories import make_job, make_pool, make_provision, make_user
 
 pytestmark = pytest.mark.django_db
 
 NOON = datetime(2030, 1, 2, 12, 0, tzinfo=UTC)
+EARLIER = NOON - timedelta(hours=1)
 LATER = NOON + timedelta(seconds=30)
 
 
@@ -221,3 +222,29 @@ def test_a_list_costs_two_queries_and_names_no_places() -> None:
     assert reasons[running.pk] == "Batch b1 is in_progress at the metadata service."
     Pool.objects.all().delete()
     assert planner.waiting_reasons(jobs[:1])[jobs[0].pk] == "No enabled pool offers H100."
+
+
+# --- how long ---
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_since_when_a_job_is_in_its_status_reads_the_same_everywhere(status: JobStatus) -> None:
+    job = make_job(status=status)
+    Job.objects.filter(pk=job.pk).update(**{"accepted_at": EARLIER, f"{status.value}_at": NOON})
+    job = Job.objects.annotate(since=IN_STATUS_SINCE).get(pk=job.pk)
+    assert (job.in_status_since, job.since) == (NOON, NOON)
+
+
+def test_a_job_that_never_left_the_queue_is_there_since_it_was_accepted() -> None:
+    make_job()
+    Job.objects.update(accepted_at=EARLIER)
+    job = Job.objects.annotate(since=IN_STATUS_SINCE).get()
+    assert (job.in_status_since, job.since) == (EARLIER, EARLIER)
+
+
+def test_the_oldest_in_each_live_status_can_be_told() -> None:
+    for at in (NOON, EARLIER):
+        make_job(pending_at=at)
+        make_job(status="in_progress", batch_id="b", in_progress_at=at + (LATER - NOON))
+    make_job(status="completed", completed_at=EARLIER)
+    assert planner.oldest_in_status() == {"pending": EARLIER, "in_progress": EARLIER + (LATER - NOON)}

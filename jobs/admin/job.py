@@ -103,7 +103,18 @@ class JobAdmin(SteeredAdmin):
     )
     row_related = ("pool",)
     actions = ("cancel",)
-    list_display = ("__str__", "shown", "created_by", "model", "accelerators", "pool", "progress", "accepted", "error")
+    list_display = (
+        "__str__",
+        "shown",
+        "created_by",
+        "model",
+        "accelerators",
+        "pool",
+        "progress",
+        "accepted",
+        "since",
+        "error",
+    )
     list_filter = (ShownStatus,)
     list_select_related = ("pool",)
     list_defer = DOCUMENTS
@@ -111,7 +122,7 @@ class JobAdmin(SteeredAdmin):
     search_help_text = "Beginning of id, name or owner, or a whole batch id."
     ordering = ("-accepted_at", "-id")
     inlines = (EventInline, ProvisionInline)
-    readonly_fields = ("shown", "waits", "next_look", "progress", "deadline", "seen", "documents")
+    readonly_fields = ("shown", "since", "waits", "next_look", "progress", "deadline", "seen", "documents")
     fieldsets = (
         (
             None,
@@ -119,7 +130,7 @@ class JobAdmin(SteeredAdmin):
                 "fields": (
                     "id",
                     "name",
-                    "shown",
+                    ("shown", "since"),
                     "waits",
                     "next_look",
                     "deadline",
@@ -189,6 +200,17 @@ class JobAdmin(SteeredAdmin):
     def accepted(self, job: Job) -> SafeString | str:
         """When it was promised."""
         return ago(job.accepted_at)
+
+    @admin.display(description="in status since")
+    def since(self, job: Job) -> SafeString | str:
+        """How long it is where it is."""
+        return ago(job.in_status_since)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """With what has been where it is for longest: a thing that is stuck shows there first."""
+        oldest = [f"{status} {moment(since)}" for status, since in sorted(planner.oldest_in_status().items())]
+        subtitle = f"Longest in status: {', '.join(oldest)}" if oldest else "Every job has ended."
+        return super().changelist_view(request, {"subtitle": subtitle} | (extra_context or {}))
 
     @admin.display(description="deadline")
     def deadline(self, job: Job) -> str:

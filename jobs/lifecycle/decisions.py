@@ -95,16 +95,28 @@ def _provisioning(job: Job, provision: Provision | None, now: datetime) -> Step:
     gone = _resource_gone(provision)
     if gone is not None:
         return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
-    if provision.deadline_at <= now:
-        event = Event("ready_timeout", "The resource was not ready within the pool's timeout.")
-        return back_to_pending(job, provision, now, event).and_then(Change(pool_full_for=job.accelerator_type))
-    if provision.status == ProvisionStatus.REQUESTED:
-        return _create(job, provision, now)
-    if provision.observed_state == ResourceState.READY:
+    if provision.status != ProvisionStatus.REQUESTED and provision.observed_state == ResourceState.READY:
         ready = Change(provision={"status": ProvisionStatus.READY, "ready_at": now})
         event = Event("resource_ready", source=JobEvent.Source.PROVIDER, data={"provision_id": str(provision.id)})
         return ready.and_then(move_job(JobStatus.SUBMITTING, now, event))
+    if provision.deadline_at <= now:
+        return _not_ready_in_time(job, provision, now)
+    if provision.status == ProvisionStatus.REQUESTED:
+        return _create(job, provision, now)
     return Wait(_earlier(provision.deadline_at, job.deadline_at))
+
+
+def _not_ready_in_time(job: Job, provision: Provision, now: datetime) -> Step:
+    """Back to the queue; but first a look, if it was our own outage that nobody has looked since."""
+    is_created = provision.status != ProvisionStatus.REQUESTED
+    looked_at = provision.pool.observed_at or provision.requested_at
+    if is_created and looked_at < provision.deadline_at and not provision.pool.observe_failures:
+        return Wait(_earlier(now + timedelta(seconds=times().retry_max), job.deadline_at))
+    event = Event("ready_timeout", "The resource was not ready within the pool's timeout.")
+    back = back_to_pending(job, provision, now, event)
+    if provision.create_started_at is None:
+        return back  # it was not even asked: that says nothing of the pool
+    return back.and_then(Change(pool_full_for=job.accelerator_type))
 
 
 def _create(job: Job, provision: Provision, now: datetime) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import ClassVar
 
 from django.conf import settings
@@ -182,6 +183,14 @@ class Job(models.Model):
     def is_terminal(self) -> bool:
         """Whether the job's own story has ended; its resources have a story of their own."""
         return self.status in TERMINAL
+
+    @property
+    def in_status_since(self) -> datetime | None:
+        """The same as `statuses.IN_STATUS_SINCE`; None where a row was made by hand."""
+        if self.status == JobStatus.PENDING:
+            return self.pending_at or self.accepted_at
+        since: datetime | None = getattr(self, f"{self.status}_at")
+        return since
 
     @property
     def shown_status(self) -> str:

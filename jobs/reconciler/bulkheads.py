@@ -68,13 +68,6 @@ class Bulkheads:
         since = time.monotonic() - seconds
         return {key for key, began_at in self._began_at.values() if began_at < since}
 
-    def abandon(self) -> set[Bulkhead]:
-        """Wait no more for what is under way: its threads are left to themselves, the next calls get new ones."""
-        with _lock:
-            for key in +self._in_flight:
-                _executors.pop(key).shutdown(wait=False, cancel_futures=True)
-        return set(+self._in_flight)
-
     def wait(self, seconds: float) -> None:
         """Hand on the results that have come, waiting at most this long for the first."""
         try:

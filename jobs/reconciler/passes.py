@@ -63,7 +63,7 @@ class _Pass:
 
     def run(self) -> int:
         is_busy = True
-        while (is_busy or self.bulkheads.in_flight()) and not self._is_overdue():
+        while is_busy or self.bulkheads.in_flight():
             try:
                 is_busy = self._turn()
             except (OperationalError, InterfaceError) as error:
@@ -77,14 +77,6 @@ class _Pass:
 
     def _age(self) -> float:
         return time.monotonic() - self.began
-
-    def _is_overdue(self) -> bool:
-        """Whether calls hang past all their timeouts; they are given up, and their leases run out by themselves."""
-        if self._age() < times().no_calls_after + 2 * times().call_timeout:
-            return False
-        for key in self.bulkheads.abandon():
-            logger.error("calls of %s-%s hang past their timeouts; given up", *key)
-        return True
 
     def _turn(self) -> bool:
         """Record, claim, start, wait. True if there is more to do at once."""

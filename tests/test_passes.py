@@ -1,0 +1,99 @@
+"""How a pass winds down, so that what hangs keeps no worker from the others' work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jobs.conf import times
+from jobs.lifecycle.claims import Bulkhead
+from jobs.reconciler import passes
+from jobs.statuses import MDS_FOLLOW, MDS_SUBMIT, NO_CALL
+from tests.waiting import eventually
+
+POOL: Bulkhead = ("job", 7)
+OTHER_POOL: Bulkhead = ("job", 8)
+SUBMIT: Bulkhead = ("job", MDS_SUBMIT)
+FOLLOW: Bulkhead = ("job", MDS_FOLLOW)
+
+
+@pytest.fixture
+def hung() -> Iterator[threading.Event]:
+    """Calls that wait for it go on at the end of the test at the latest."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+class Aged:
+    """A pass at an age of the test's choice, in which every call under way counts as slow."""
+
+    def __init__(self, settings: Any) -> None:
+        settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "tick": 0.0}
+        self.hints = 0
+        self.age = 0.0
+        self.run = passes._Pass(self._hint, lambda: False)
+        self.run.pools = [7, 8]
+        self.run._age = lambda: self.age  # type: ignore[method-assign]
+
+    def _hint(self) -> None:
+        self.hints += 1
+
+    def at(self, age: float) -> set[Bulkhead]:
+        """The shares it offers at that age."""
+        self.age = age
+        self.run._wind_down()
+        return {key for key, places in self.run._free().items() if places > 0}
+
+    def hang(self, key: Bulkhead, until: threading.Event) -> None:
+        """A call of that share that ends when it is told to."""
+        self.run.bulkheads.start(key, until.wait, lambda _: None)
+        eventually(lambda: key in self.run.bulkheads.slower_than(0))
+
+    def drain(self) -> None:
+        """Let what has ended be seen."""
+
+        def is_idle() -> bool:
+            self.run.bulkheads.wait(0.01)
+            return not self.run.bulkheads.in_flight()
+
+        eventually(is_idle)
+
+
+def test_it_works(settings: Any) -> None:
+    aged = Aged(settings)
+    assert aged.at(0) >= {POOL, OTHER_POOL, SUBMIT, FOLLOW}
+    assert aged.at(times().no_long_calls_after) == {("job", NO_CALL)}, "nothing is under way: it is over"
+    assert (aged.run.is_ending, aged.hints) == (True, 1)
+
+
+def test_what_hangs_ends_before_the_rest_does(settings: Any, hung: threading.Event) -> None:
+    aged = Aged(settings)
+    aged.hang(POOL, hung)
+    offered = aged.at(times().no_long_calls_after)
+    assert POOL not in offered
+    assert offered >= {OTHER_POOL, FOLLOW, ("release", 7)}
+    assert SUBMIT not in offered, "too late for a long call"
+    assert not aged.run.is_ending
+    hung.set()
+    aged.drain()
+    aged.at(times().no_long_calls_after + 1)
+    assert (aged.run.is_ending, aged.hints) == (True, 1)
+
+
+def test_a_submit_under_way_is_waited_for_with_everything_else_going_on(settings: Any, hung: threading.Event) -> None:
+    aged = Aged(settings)
+    aged.hang(SUBMIT, hung)
+    late = times().no_calls_after - 2 * times().call_timeout
+    assert late > times().no_long_calls_after
+    assert aged.at(late - 0.001) >= {POOL, FOLLOW}
+    other = threading.Event()
+    aged.hang(FOLLOW, other)
+    offered = aged.at(late)
+    assert (POOL in offered, FOLLOW in offered, aged.run.is_ending) == (True, False, False)
+    other.set()
+    assert aged.at(times().no_calls_after) == {("job", NO_CALL)}
+    assert aged.run.is_ending
