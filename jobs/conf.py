@@ -12,6 +12,7 @@ class Times:
     """Every span the engine works with. `scaled` keeps their ratios, for tests."""
 
     lease: float = 60.0  # a claim not recorded by then is claimed again
+    look_lease: float = 20.0  # of a pool's listing and of a page of the MDS's list: their calls are short
     send_margin: float = 2.0  # kept free between a call's latest end and the lease's end
     call_timeout: float = 10.0  # every outside call but batch create
     connect_timeout: float = 3.0

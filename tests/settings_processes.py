@@ -13,6 +13,13 @@ from tests.settings import *  # noqa: F403 - a settings module extends another
 
 PLANNER_TIMES = vars(
     dataclasses.replace(
-        Times().scaled(1 / 10), call_timeout=2, tick=0.1, timer_floor=0.1, poll_min=0.2, stalled=6, stop_grace=10
+        Times().scaled(1 / 10),
+        call_timeout=2,
+        look_lease=4,
+        tick=0.1,
+        timer_floor=0.1,
+        poll_min=0.2,
+        stalled=6,
+        stop_grace=10,
     )
 )

@@ -34,6 +34,7 @@ def test_the_spans_are_right_at_full_size() -> None:
         ("PLANNER_WORKERS", 0, "jobs.E003"),
         ("PLANNER_QUEUE_CAPACITY", 0, "jobs.E003"),
         ("PLANNER_TIMES", Times(lease=41.0), "jobs.E004"),
+        ("PLANNER_TIMES", Times(look_lease=12.0), "jobs.E004"),
         ("PLANNER_TIMES", Times(no_long_calls_after=31.0), "jobs.E004"),
         ("PLANNER_TIMES", Times(no_calls_after=115.0), "jobs.E004"),
         ("PLANNER_TIMES", Times(stalled=3.0), "jobs.E004"),

@@ -49,7 +49,7 @@ def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
             names = tuple(_held(pool).values_list("name", flat=True))
             pool.observe_version += 1
             pool.observe_at = None
-            pool.observe_lease_expires_at = now + timedelta(seconds=times().lease) if names else None
+            pool.observe_lease_expires_at = now + timedelta(seconds=times().look_lease) if names else None
             pool.save(update_fields=["observe_version", "observe_at", "observe_lease_expires_at"])
             if names:
                 claimed.append(Observation(pool, pool.observe_version, names, now))

@@ -91,7 +91,7 @@ def claim_scan() -> ScanCall | None:
             _begin(scan, now)
         scan.version += 1
         scan.due_at = None
-        scan.lease_expires_at = now + timedelta(seconds=times().lease)
+        scan.lease_expires_at = now + timedelta(seconds=times().look_lease)
         scan.save()
     # stopping and reading take turns: neither waits for the other to succeed
     stop = tuple(scan.unwanted[:_STOPS_PER_CALL]) if scan.version % 2 else ()
