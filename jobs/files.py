@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any, cast
@@ -38,6 +40,10 @@ CHUNK_BYTES = 64 * 1024
 # Not `conf.times()`: a person waits here, nothing else does, and a large file may keep the MDS busy for a while.
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0  # between two bytes, too: a download has no limit in all
+MOST_AT_ONCE = 4  # calls of one web process, of its 8 threads: a hung MDS must leave some to everybody else
+PATIENCE_SECONDS = 1.0  # of one more
+
+_places = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,13 @@ class FileContent:
     An MDS that breaks off raises while iterating, so that a cut file is never taken for a whole one.
     """
 
-    def __init__(self, file: ReadableFile, response: requests.Response) -> None:
-        """`response` is open, its body unread."""
+    def __init__(self, file: ReadableFile, response: requests.Response, place: ExitStack) -> None:
+        """`response` is open, its body unread; `place` is closed with it."""
         self.file = file
         length = response.headers.get("Content-Length", "")
         self.size_bytes = int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
         self._response = response
+        self._give_place_back = place.close
 
     def __iter__(self) -> Iterator[bytes]:
         """The bytes, in pieces."""
@@ -72,10 +79,13 @@ class FileContent:
         except requests.RequestException as error:
             logger.warning("download of file %s broke off: %s", self.file.id, type(error).__name__)
             raise Unavailable("the metadata service broke off the download") from error
+        finally:
+            self.close()
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Give the connection up, and the place. Repeating it is harmless."""
         self._response.close()
+        self._give_place_back()
 
 
 def upload(user: User, file: File[Any], purpose: str = PURPOSE) -> InputFile:
@@ -156,10 +166,12 @@ def open_content(user: User, file_id: str) -> FileContent:
     file = readable_file(user, file_id)
     # Uncompressed: the length then is what is passed on, and a cut body is noticed.
     path = f"{_file_path(file.id)}/content"
-    response = _call("GET", path, headers={"Accept-Encoding": "identity"}, stream=True)
-    if response.status_code == 200:
-        return FileContent(file, response)
-    response.close()
+    with ExitStack() as stack:
+        stack.enter_context(_place())
+        response = _send_call("GET", path, headers={"Accept-Encoding": "identity"}, stream=True)
+        if response.status_code == 200:
+            return FileContent(file, response, stack.pop_all())
+        response.close()
     if response.status_code == 404:
         raise NotFound(f'file "{file_id}" is no longer at the metadata service')
     raise _unavailable(f"download of file {file.id} was answered {response.status_code}")
@@ -238,7 +250,23 @@ def _discard(file_id: str) -> None:
 
 
 def _call(method: str, path: str, **options: Any) -> requests.Response:
-    """One call to the MDS, never repeated; any answer is returned, none is `Unavailable`."""
+    """One whole call to the MDS, never repeated; any answer is returned, none is `Unavailable`."""
+    with _place():
+        return _send_call(method, path, **options)
+
+
+@contextmanager
+def _place() -> Iterator[None]:
+    """One of the places for calls; `Unavailable` if all are taken by calls that take long."""
+    if not _places.acquire(timeout=PATIENCE_SECONDS):
+        raise _unavailable(f"{MOST_AT_ONCE} calls are under way")
+    try:
+        yield
+    finally:
+        _places.release()
+
+
+def _send_call(method: str, path: str, **options: Any) -> requests.Response:
     url: str = settings.PLANNER_MDS_URL
     with requests.Session() as session:
         # A proxy named in the environment cannot reach our own loopback.

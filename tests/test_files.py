@@ -8,6 +8,7 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from jobs import conf, files
 from jobs.errors import FileTooLarge, Forbidden, InvalidRequest, NotFound, PlannerError, Unavailable
 from jobs.models import InputFile
 from tests.factories import make_file, make_job, make_user
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -350,3 +352,45 @@ def test_an_uploaded_file_need_not_be_on_disk(settings: Any) -> None:
     with server(settings, replying(200, {"id": "file-1"})):
         file = files.upload(make_user(), File(io.BytesIO(line()), name="a.json"))
     assert (file.pk, file.request_count) == ("file-1", 1)
+
+
+def test_a_hung_mds_keeps_a_bounded_number_of_callers_waiting(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE_SECONDS", 0.01)
+    may_answer = threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        may_answer.wait(20)
+        handler.send_response(404)
+        handler.end_headers()
+
+    with server(settings, hang) as calls, ThreadPoolExecutor(files.MOST_AT_ONCE) as threads:
+        waiting = [threads.submit(files._call, "GET", "/v1/files/x") for _ in range(files.MOST_AT_ONCE)]
+        eventually(lambda: len(calls) == files.MOST_AT_ONCE)
+        with pytest.raises(Unavailable):
+            files._call("GET", "/v1/files/x")
+        assert len(calls) == files.MOST_AT_ONCE, "it was not even sent"
+        may_answer.set()
+        assert [each.result().status_code for each in waiting] == [404] * files.MOST_AT_ONCE
+        assert files._call("GET", "/v1/files/x").status_code == 404
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_download_gives_its_place_back(is_read: bool, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE_SECONDS", 0.01)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"line\n")
+
+    file = make_file()
+    with server(settings, answer):
+        for _ in range(files.MOST_AT_ONCE + 1):
+            content = files.open_content(file.owner, file.pk)
+            assert not is_read or b"".join(content) == b"line\n"
+            content.close()
+            content.close()
+    with server(settings, lambda handler: handler.send_error(500)):
+        for _ in range(files.MOST_AT_ONCE + 1):
+            with pytest.raises(Unavailable, match="does not answer"):
+                files.open_content(file.owner, file.pk)

@@ -21,7 +21,7 @@ from jobs.errors import FileTooLarge, InvalidRequest
 CONTENT_TYPE = "application/jsonl"
 MAX_LIMIT = 100  # also the default: the console reads one page and never asks for another
 _FORM_BYTES = 64 * 1024  # what a form may add to its file: boundaries, headers, the other field
-_DRAIN_BYTES = 10 * conf.MAX_FILE_BYTES
+_DRAIN_BYTES = 1_000_000_000  # far more than any file, far less than for ever
 _CHUNK_BYTES = 64 * 1024
 
 
