@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from planner_site.bench_stub import StubMetadataService
+from jobs.testing.fake_mds import FakeMds
 from planner_site.local import Client, LocalError, LocalPlanner, data_folder, only_one, say, stop_on
 from planner_site.postgres_home import EmbeddedServerError
 from planner_site.processes import ServiceError
@@ -33,8 +33,12 @@ Figures = dict[str, dict[str, Any]]
 
 def latency(jobs: int) -> Figures:
     """The idle latency, against the stub and against the real metadata service."""
-    with StubMetadataService() as stub:
-        to_stub = _latencies(jobs, stub.arrived_at, stub.url)
+    with FakeMds(run_seconds=0.001) as stub:  # each batch is over at the first look
+
+        def arrived_at(job_id: str) -> float:
+            return next(batch.created_at for batch in stub.batches() if f":{job_id}:" in batch.job_id)
+
+        to_stub = _latencies(jobs, arrived_at, stub.url)
     to_record = _latencies(jobs, _created_at)
     return _percentiles("idle_latency_stub", to_stub) | _percentiles("idle_latency_mds", to_record)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +16,7 @@ from django.db import connection
 
 from jobs.lifecycle import due
 from jobs.provisioners.simulated_server import SimulatedServer
+from jobs.testing.fake_mds import FakeMds
 from planner_site import postgres
 from planner_site.metadata_service import MetadataService
 from tests.checkouts import Checkout
@@ -76,6 +78,14 @@ def mds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def simulated_server(tmp_path: Path) -> Iterator[SimulatedServer]:
     """A simulated provider of its own for each test, ready at once unless told otherwise."""
     with SimulatedServer(ledger_path=tmp_path / "ledger.jsonl") as server:
+        yield server
+
+
+@pytest.fixture
+def fake_mds(settings: Any) -> Iterator[FakeMds]:
+    """An MDS for each test that runs nothing and misbehaves when told to; the planner is pointed at it."""
+    with FakeMds() as server:
+        settings.PLANNER_MDS_URL = server.url
         yield server
 
 

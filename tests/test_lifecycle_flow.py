@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
@@ -18,11 +18,11 @@ from jobs import planner
 from jobs.batch_client import Batch, BatchClient, Submission
 from jobs.lifecycle.scans import parse_job_id
 from jobs.models import Job, JobEvent, Pool, Provision
-from jobs.provisioners.simulated_script import Rule
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls
 from jobs.statuses import TERMINAL
 from jobs.tasks import run_pass
+from jobs.testing.script import Rule
 from planner_site.processes import free_port
 from tests.engine import passes_until, simulated_pool
 from tests.factories import make_file, make_pool, make_template, make_user
@@ -76,16 +76,13 @@ class Planner:
 
 
 @pytest.fixture
-def here(mds: str, simulated_server: SimulatedServer, settings: Any) -> Iterator[Planner]:
+def here(mds: str, simulated_server: SimulatedServer, settings: Any) -> Planner:
     settings.PLANNER_MDS_URL = mds
     settings.PLANNER_INSTALLATION = f"test-{uuid.uuid4().hex[:8]}"
     # the real MDS on a busy machine needs more than a thirtieth of its time
     patience = {"call_timeout": 3, "connect_timeout": 1, "create_batch_timeout": 4, "lease": 9}
     settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, **patience}
-    client = calls.batch_client
-    client.cache_clear()
-    yield Planner(mds, simulated_server)
-    client.cache_clear()
+    return Planner(mds, simulated_server)
 
 
 def now(job: Job) -> Job:
@@ -243,11 +240,9 @@ def test_an_outage_of_the_mds_delays_a_job_and_never_fails_it(here: Planner, set
     simulated_pool(here.server)
     job = here.job()
     settings.PLANNER_MDS_URL = f"http://127.0.0.1:{free_port()}"
-    calls.batch_client.cache_clear()
     passes_until(lambda: now(job).retry_count >= 2)
     assert (job.status, job.batch_id, job.last_error_code) == ("submitting", "", "unreachable")
     settings.PLANNER_MDS_URL = here.mds
-    calls.batch_client.cache_clear()
     passes_until(here.is_quiet)
     assert (now(job).status, job.attempt) == ("completed", 1)
     assert len(here.batches()) == 1

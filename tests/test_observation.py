@@ -16,9 +16,9 @@ from jobs.lifecycle.claims import database_now
 from jobs.lifecycle.observations import Observation, claim_observations, record_observation
 from jobs.lifecycle.steps import CallKind
 from jobs.models import Job, Pool, Provision
-from jobs.provisioners.simulated_script import Rule
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls
+from jobs.testing.script import Rule
 from tests.answers import error, resource
 from tests.clock import pass_time
 from tests.engine import (

@@ -17,12 +17,12 @@ from django_q.models import Schedule
 from jobs import tasks
 from jobs.batch_client import Batch, BatchPage
 from jobs.models import Job, Pool, Provision, QueueMessage
-from jobs.provisioners.simulated_script import Rule
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls, orphans
 from jobs.reconciler.orphans import Sweep, sweep
 from jobs.schedules import create_schedules
 from jobs.statuses import PROVISION_ENDED, ProvisionStatus
+from jobs.testing.script import Rule
 from tests.answers import batch, error
 from tests.engine import releasing, running_job, simulated_pool, submitting_job
 from tests.factories import make_job, make_pool, make_provision

@@ -20,8 +20,8 @@ from jobs.errors import UpstreamError, UpstreamKind
 from jobs.provisioners.base import Provisioner, Resource, ResourceRequest, ResourceState
 from jobs.provisioners.passthrough import PassthroughProvisioner
 from jobs.provisioners.simulated import SimulatedProvisioner
-from jobs.provisioners.simulated_script import Rule
 from jobs.provisioners.simulated_server import SimulatedServer
+from jobs.testing.script import Rule
 
 CALL_TIMEOUT = 2.0
 

@@ -21,11 +21,12 @@ from jobs.reconciler import calls, run_pass
 from jobs.reconciler.bulkheads import Bulkheads
 from jobs.reconciler.submission import submission
 from jobs.statuses import TERMINAL
+from jobs.testing.fake_mds import FakeMds
+from jobs.testing.script import Rule
 from jobs.wakeup import send_hint
 from tests.clock import pass_time
 from tests.engine import claimed, simulated_pool, submitting_job
 from tests.factories import make_job
-from tests.fake_mds import FakeMds
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -33,13 +34,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 class Killed(BaseException):
     """The end of a worker, as sudden as a kill: nothing catches it."""
-
-
-@pytest.fixture
-def mds_in_memory(monkeypatch: pytest.MonkeyPatch) -> FakeMds:
-    fake = FakeMds()
-    monkeypatch.setattr(calls, "batch_client", lambda: fake)
-    return fake
 
 
 def quiet() -> bool:
@@ -78,7 +72,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, number: int, *, is_sent: bool) -> N
 def test_a_kill_at_any_call_changes_no_outcome(
     number: int,
     is_sent: bool,
-    mds_in_memory: FakeMds,
+    fake_mds: FakeMds,
     simulated_server: SimulatedServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -93,7 +87,7 @@ def test_a_kill_at_any_call_changes_no_outcome(
     job.refresh_from_db()
     assert (job.status, job.lost_attempts, job.crashes) == ("completed", 0, 0)
     assert Provision.objects.count() == 1
-    assert [batch.id for batch in mds_in_memory.counted()] == [job.batch_id]
+    assert [batch.id for batch in fake_mds.counted()] == [job.batch_id]
     assert simulated_server.live() == []
     assert simulated_server.stats()["bill"]["objects_created"] == 1
 
@@ -103,7 +97,7 @@ def test_a_kill_at_any_call_changes_no_outcome(
 def test_a_kill_while_a_running_job_is_cancelled_changes_no_outcome(
     number: int,
     is_sent: bool,
-    mds_in_memory: FakeMds,
+    fake_mds: FakeMds,
     simulated_server: SimulatedServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -119,61 +113,63 @@ def test_a_kill_while_a_running_job_is_cancelled_changes_no_outcome(
     ticking_until(quiet)
     job.refresh_from_db()
     assert job.status == "cancelled"
-    assert (mds_in_memory.running(), simulated_server.live()) == ([], [])
+    assert (fake_mds.running(), simulated_server.live()) == ([], [])
 
 
-@pytest.mark.parametrize(("fate", "attempt"), [("lost", 1), ("unsent", 2)])
+@pytest.mark.parametrize(("is_applied", "attempt"), [(True, 1), (False, 2)])
 def test_a_submit_without_an_answer_makes_one_batch(
-    fate: str, attempt: int, mds_in_memory: FakeMds, simulated_server: SimulatedServer
+    is_applied: bool, attempt: int, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     simulated_pool(simulated_server)
     job = make_job()
-    mds_in_memory.fate = [fate]
+    fake_mds.add_rule(Rule("create", drop=True, is_applied=is_applied))
     ticking_until(quiet)
     job.refresh_from_db()
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", attempt, 0)
-    assert [batch.id for batch in mds_in_memory.batches] == [job.batch_id]
+    assert [batch.id for batch in fake_mds.batches()] == [job.batch_id]
 
 
 def test_a_batch_made_by_a_worker_that_was_thought_dead_is_stopped(
-    mds_in_memory: FakeMds, simulated_server: SimulatedServer
+    fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     """The submit of a stopped worker leaves long after another attempt was made (G7)."""
     simulated_pool(simulated_server)
     job = make_job()
-    mds_in_memory.fate = ["unsent"]
+    fake_mds.add_rule(Rule("create", drop=True))
     ticking_until(lambda: Job.objects.get().attempt == 2)
     late = Job.objects.get()
     late.attempt = 1
     ticking_until(lambda: Job.objects.get().batch_id != "")
     assert late.provision is not None
-    mds_in_memory.create(submission(late, late.provision, None))
+    calls.batch_client().create(submission(late, late.provision, None))
     ticking_until(quiet)
-    ticking_until(lambda: not mds_in_memory.running())
+    ticking_until(lambda: not fake_mds.running())
     job.refresh_from_db()
-    assert (job.status, [batch.id for batch in mds_in_memory.counted()]) == ("completed", [job.batch_id])
+    assert (job.status, [batch.id for batch in fake_mds.counted()]) == ("completed", [job.batch_id])
 
 
 def test_a_worker_that_comes_back_takes_back_what_its_job_no_longer_wants(
-    mds_in_memory: FakeMds, simulated_server: SimulatedServer
+    fake_mds: FakeMds, simulated_server: SimulatedServer, settings: Any
 ) -> None:
     """It hangs in its submit while its lease runs out and the job is cancelled without it (G7)."""
+    # an answer that comes in the end: the caller still waits for it, though rows have aged meanwhile
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "create_batch_timeout": 60, "lease": 90}
     simulated_pool(simulated_server)
     job = make_job()
-    mds_in_memory.may_create.clear()
+    hung = fake_mds.add_rule(Rule("create", delay_seconds=600))
     with ThreadPoolExecutor(1) as threads:
         hanging = threads.submit(pass_elsewhere)
-        assert mds_in_memory.is_reached.wait(10)
+        assert fake_mds.wait_until(lambda: fake_mds.in_flight["create"] == 1, 10)
         planner.cancel(job.owner, job.id)
         pass_time(times().lease)
         ticking_until(quiet)
         before = Job.objects.values().get()
         BatchScan.objects.update(due_at=timezone.now() + timedelta(hours=1))  # so that no scan does it for him
-        mds_in_memory.may_create.set()
+        fake_mds.withdraw(hung)
         hanging.result()
     assert before["status"] == "cancelled"
     assert Job.objects.values().get() == before
-    assert [batch.status for batch in mds_in_memory.batches] == ["cancelled"]
+    assert [batch.status for batch in fake_mds.batches()] == ["cancelled"]
     assert simulated_server.live() == []
 
 
@@ -186,18 +182,18 @@ def pass_elsewhere() -> None:
 
 
 def test_a_pass_told_to_stop_starts_no_call_and_leaves_a_hint(
-    mds_in_memory: FakeMds, simulated_server: SimulatedServer
+    fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     simulated_pool(simulated_server)
     make_job()
     submitting_job(Pool.objects.get())
     assert run_pass(send_hint, lambda: True) == 0
-    assert (mds_in_memory.calls, simulated_server.stats()["calls"]) == ([], {})
+    assert fake_mds.stats()["calls"] == simulated_server.stats()["calls"] == {}
     assert QueueMessage.objects.count() == 1
 
 
 def test_a_pool_made_a_moment_ago_is_known_when_its_job_is_submitted(
-    mds_in_memory: FakeMds, simulated_server: SimulatedServer, settings: Any, monkeypatch: pytest.MonkeyPatch
+    fake_mds: FakeMds, simulated_server: SimulatedServer, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "safety_net": 1000.0}  # the pools are loaded once a pass
     made: list[Job] = []
@@ -212,11 +208,11 @@ def test_a_pool_made_a_moment_ago_is_known_when_its_job_is_submitted(
 
     monkeypatch.setattr("jobs.reconciler.passes.step", claimed_late)
     run_pass(send_hint)
-    assert Job.objects.get().batch_id == "batch-0"
+    assert [batch.id for batch in fake_mds.batches()] == [Job.objects.get().batch_id]
 
 
 def test_a_look_that_cannot_be_recorded_takes_no_pass_along(
-    mds_in_memory: FakeMds,
+    fake_mds: FakeMds,
     simulated_server: SimulatedServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -334,9 +334,7 @@ def test_stopping_and_reading_take_turns_and_what_cannot_be_stopped_comes_last()
 def real(mds: str, settings: Any) -> Any:
     """The planner's client of the real MDS."""
     settings.PLANNER_MDS_URL = mds
-    calls.batch_client.cache_clear()
-    yield BatchClient(mds, connect_timeout=5, call_timeout=20, create_timeout=20)
-    calls.batch_client.cache_clear()
+    return BatchClient(mds, connect_timeout=5, call_timeout=20, create_timeout=20)
 
 
 def long_file(mds: str) -> str:

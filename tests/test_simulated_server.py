@@ -19,8 +19,8 @@ import requests
 import time_machine
 
 from jobs.provisioners.simulated_ledger import Ledger
-from jobs.provisioners.simulated_script import Rule
 from jobs.provisioners.simulated_server import SimulatedServer
+from jobs.testing.script import Rule
 
 
 @pytest.fixture

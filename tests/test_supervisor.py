@@ -20,9 +20,9 @@ from psycopg import sql
 from jobs import planner
 from jobs.lifecycle.due import seconds_to_next_timer
 from jobs.models import Job, JobEvent, Pool, Provision, Worker
-from jobs.provisioners.simulated_script import Rule
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.statuses import JobStatus
+from jobs.testing.script import Rule
 from tests.peers import Peer, silence
 from tests.settings_processes import PLANNER_TIMES
 from tests.waiting import eventually

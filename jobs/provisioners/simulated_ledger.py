@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from jobs.testing.journal import Journal
 
 
 @dataclass
@@ -53,23 +54,20 @@ class Bill:
 
 
 class Ledger:
-    """Objects by id, each change appended to the file before it counts. Shared by threads.
+    """Objects by id, each change appended to the journal before it counts. Shared by threads.
 
-    The file is one JSON object a line: `at`, `event` (created, changed, deleted, vanished), `id`, `fields`. Opening
-    it replays it and changes nothing; a last line that a kill cut short is dropped at the next write.
+    An event has `at`, `event` (created, changed, deleted, vanished), `id` and `fields`.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
+        self._journal = Journal(path)
         self._lock = threading.RLock()
         self._objects: dict[str, Held] = {}
         self._created = 0
         self._ended_seconds = 0.0
         self._ended_cost = 0.0
-        self._whole_bytes = 0
-        if path is not None and path.exists():
-            self._replay(path)
+        for event in self._journal.replay():
+            self._apply(event)
 
     def create(self, now: float, *, capacity: int | None, **fields: Any) -> Held | None:
         """A new object, or None if `capacity` objects are there already."""
@@ -115,27 +113,14 @@ class Ledger:
             )
 
     def close(self) -> None:
-        """Close the file; what is held stays held."""
+        """Close the journal; what is held stays held."""
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._journal.close()
 
     def _record(self, now: float, event: str, object_id: str, fields: dict[str, Any]) -> None:
         entry = {"at": now, "event": event, "id": object_id, "fields": fields}
-        if self._path is not None:
-            if self._file is None:
-                # Unbuffered: each event is one write, on disk's side of the process before anybody hears of it.
-                self._file = self._path.open("ab", buffering=0)
-                self._file.truncate(self._whole_bytes)
-            self._whole_bytes += self._file.write(json.dumps(entry).encode() + b"\n")
+        self._journal.append(entry)
         self._apply(entry)
-
-    def _replay(self, path: Path) -> None:
-        for line in path.read_bytes().splitlines(keepends=True):
-            if line.endswith(b"\n"):
-                self._apply(json.loads(line))
-                self._whole_bytes += len(line)
 
     def _apply(self, entry: dict[str, Any]) -> None:
         if entry["event"] == "created":

@@ -24,16 +24,15 @@ from jobs.reconciler.submission import ready_resource, resource_request, submiss
 logger = logging.getLogger(__name__)
 
 
-@cache
 def batch_client() -> BatchClient:
-    """The client of this installation's MDS."""
+    """The client of this installation's MDS; the one client of its settings."""
     t = times()
-    return BatchClient(
-        settings.PLANNER_MDS_URL,
-        connect_timeout=t.connect_timeout,
-        call_timeout=t.call_timeout,
-        create_timeout=t.create_batch_timeout,
-    )
+    return _client(settings.PLANNER_MDS_URL, t.connect_timeout, t.call_timeout, t.create_batch_timeout)
+
+
+@cache
+def _client(url: str, connect_timeout: float, call_timeout: float, create_timeout: float) -> BatchClient:
+    return BatchClient(url, connect_timeout=connect_timeout, call_timeout=call_timeout, create_timeout=create_timeout)
 
 
 def provisioner_of(pool: Pool) -> Provisioner:
