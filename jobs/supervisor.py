@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 # django-q2 has its own use for SIGTERM and SIGINT; this one tells every process of the cluster to start no more calls.
 STOP_SIGNAL = signal.SIGUSR1
 
+# A cluster that has never beaten is given up to this many times `Times.stalled`: on a machine too busy to start one
+# in that time, starting it over and over would never get anywhere.
+_MOST_PATIENCE = 8
+
 
 class Supervisor:
     """Runs until SIGTERM or SIGINT."""
@@ -42,6 +46,7 @@ class Supervisor:
         self._cluster: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._judged_from = 0.0
+        self._patience = 1
 
     def run(self) -> None:
         """Start the cluster, restart it when it dies or stalls, stop it when told to."""
@@ -53,8 +58,7 @@ class Supervisor:
                 logger.error("the cluster has died; starting it again")
                 self._restart()
             elif self._is_stalled():
-                logger.error("work is due and no pass has made progress for %.0f s; restarting", times().stalled)
-                self._restart()
+                self._restart_stalled()
         self._shut_down()
 
     def _on_signal(self, signum: int, _frame: object) -> None:
@@ -80,6 +84,12 @@ class Supervisor:
             self._stops_within(times().retry_min)  # it dies at once: do not spin
         self._start()
 
+    def _restart_stalled(self) -> None:
+        patience = self._patience * times().stalled
+        logger.error("work is due and no pass has made progress for %.0f s; restarting", patience)
+        self._patience = min(2 * self._patience, _MOST_PATIENCE)
+        self._restart()
+
     def _kill(self) -> None:
         """The whole process group, whatever state it is in."""
         if self._cluster is None:
@@ -89,11 +99,14 @@ class Supervisor:
         self._cluster.wait()
 
     def _is_stalled(self) -> bool:
-        """Whether work has been due for long while no pass on this host has beaten since."""
-        if time.monotonic() - self._judged_from < times().stalled:
+        """Whether work has been due for long while no pass of this cluster has beaten since."""
+        if time.monotonic() - self._judged_from < self._patience * times().stalled:
             return False
         try:
-            return self._is_overdue() and not self._has_beaten()
+            if self._has_beaten():
+                self._patience = 1
+                return False
+            return self._is_overdue()
         except (DatabaseError, InterfaceError):
             connection.close()
             # nothing progresses without the database: not the cluster's fault, and it needs time to catch up after
@@ -108,8 +121,15 @@ class Supervisor:
         return QueueMessage.objects.filter(created_at__lt=since).exists()
 
     def _has_beaten(self) -> bool:
+        """Of this cluster: those of another one on this machine, or of the one before, tell nothing of it."""
         since = Now() - timedelta(seconds=times().stalled)
-        return Worker.objects.filter(host=socket.gethostname(), beat_at__gte=since).exists()
+        beaten = Worker.objects.filter(host=socket.gethostname(), beat_at__gte=since)
+        return any(self._is_ours(pid) for pid in beaten.values_list("pid", flat=True))
+
+    def _is_ours(self, pid: int) -> bool:
+        with suppress(ProcessLookupError):
+            return self._cluster is not None and os.getsid(pid) == self._cluster.pid
+        return False
 
     def _shut_down(self) -> None:
         """No new calls; those under way recorded or left to their leases; gone within the stop grace."""

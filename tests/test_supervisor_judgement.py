@@ -1,0 +1,82 @@
+"""When the supervisor takes its cluster for stalled. The cluster here is a process that does nothing at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+
+from jobs import supervisor as module
+from jobs.models import Job, Worker
+from jobs.supervisor import Supervisor
+from tests.engine import long_ago
+from tests.factories import make_job
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.django_db, pytest.mark.processes]
+
+STALLED = 0.3
+
+
+@pytest.fixture
+def supervisor(settings: Any) -> Iterator[Supervisor]:
+    """One whose cluster runs, while work is overdue."""
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "stalled": STALLED, "beat": 0.1, "retry_min": 0.01}
+    make_job()
+    Job.objects.update(due_at=long_ago())
+    supervisor = Supervisor([sys.executable, "-c", "import time; time.sleep(60)"])
+    supervisor._start()
+    yield supervisor
+    supervisor._kill()
+
+
+def beat(pid: int) -> None:
+    """The heartbeat of a worker process of this machine."""
+    values = {"pass_started_at": Now(), "beat_at": Now()}
+    Worker.objects.update_or_create(host=socket.gethostname(), pid=pid, defaults=values)
+
+
+def seconds_until_stalled(supervisor: Supervisor) -> float:
+    """How long a cluster just started is waited for, and start the next one."""
+    began = time.monotonic()
+    eventually(supervisor._is_stalled, 30, 0.01)
+    waited = time.monotonic() - began
+    supervisor._restart_stalled()
+    return waited
+
+
+def test_a_cluster_that_never_beats_is_waited_for_longer_each_time(supervisor: Supervisor) -> None:
+    """Else a machine too busy to start one in time would start it for ever."""
+    for patience in (1, 2, 4):
+        assert seconds_until_stalled(supervisor) >= patience * STALLED - 0.1
+
+
+def test_patience_has_an_end(supervisor: Supervisor) -> None:
+    for _ in range(9):
+        supervisor._restart_stalled()
+    assert supervisor._patience == module._MOST_PATIENCE
+
+
+def test_a_cluster_that_has_beaten_is_given_no_more_than_the_usual_time(supervisor: Supervisor) -> None:
+    for _ in range(2):
+        supervisor._restart_stalled()
+    assert supervisor._cluster is not None
+    beat(supervisor._cluster.pid)
+    supervisor._judged_from -= 60
+    assert not supervisor._is_stalled()
+    assert supervisor._patience == 1
+
+
+@pytest.mark.parametrize("whose", ["another cluster's on this machine", "a process's that is gone"])
+def test_beats_of_others_do_not_hide_a_stalled_cluster(whose: str, supervisor: Supervisor) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    beat(os.getpid() if whose.startswith("another") else gone.pid)
+    eventually(supervisor._is_stalled)
