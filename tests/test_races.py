@@ -25,12 +25,12 @@ from jobs.reconciler import calls
 from jobs.reconciler.admission import admission
 from jobs.statuses import NO_CALL
 from jobs.tasks import run_pass
+from jobs.testing.fake_mds import FakeMds
 from jobs.wakeup import send_hint
 from tests.answers import error
 from tests.clock import pass_time
 from tests.engine import claimed, long_ago, places, releasing, simulated_pool
 from tests.factories import make_job, make_pool
-from tests.fake_mds import FakeMds
 from tests.races import (
     become,
     both_orders,
@@ -56,15 +56,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def mds(monkeypatch: pytest.MonkeyPatch) -> FakeMds:
-    fake = FakeMds()
-    monkeypatch.setattr(calls, "batch_client", lambda: fake)
-    return fake
-
-
-@pytest.fixture
-def pool(mds: FakeMds, simulated_server: SimulatedServer, settings: Any) -> Pool:
-    """One pool on a server of its own; batches go to the MDS in memory. A lease lasts as long as any test."""
+def pool(fake_mds: FakeMds, simulated_server: SimulatedServer, settings: Any) -> Pool:
+    """One pool on a server of its own; batches go to the fake MDS. A lease lasts as long as any test."""
     settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "lease": 60}
     return simulated_pool(simulated_server)
 
@@ -95,7 +88,7 @@ def test_two_reconcilers_share_what_is_due(pool: Pool) -> None:
 
 
 def test_reconcilers_and_cancels_at_once_make_each_call_once(
-    pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     """Where no barrier can be: whole passes, beginning together with cancels, many times and in any order."""
     jobs: list[Job] = []
@@ -108,11 +101,11 @@ def test_reconcilers_and_cancels_at_once_make_each_call_once(
         random.shuffle(work)
         at_once(*work)
         pass_time(1)
-    for job, end in zip(jobs, ends(simulated_server, mds, *jobs), strict=True):
+    for job, end in zip(jobs, ends(simulated_server, fake_mds, *jobs), strict=True):
         assert end in ({"cancelled", "completed"} if job in chosen else {"completed"})
         assert Provision.objects.filter(job=job).count() <= 1
-    made = [each.job_id for each in mds.batches]
-    assert len(set(made)) == len(made) == mds.calls.count("create") == Job.objects.exclude(batch_id="").count()
+    made = [each.job_id for each in fake_mds.batches()]
+    assert len(set(made)) == len(made) == fake_mds.count("create") == Job.objects.exclude(batch_id="").count()
     asked_for = Provision.objects.filter(create_started_at__isnull=False).count()
     assert simulated_server.stats()["bill"]["objects_created"] <= asked_for
 
@@ -121,19 +114,19 @@ def test_reconcilers_and_cancels_at_once_make_each_call_once(
 
 
 def test_a_cancel_that_waits_for_ready_to_be_recorded_is_honoured(
-    pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     (job,) = created()
     listing = listed(pool)
     is_written, answer = both_orders(lambda: record_observation(*listing), cancel(job))
     assert (is_written, answer.shown_status) == (True, "cancelling")
     assert now(job).provision.observed_state == "ready"  # type: ignore[union-attr]
-    assert ends(simulated_server, mds, job) == ["cancelled"]
-    assert mds.batches == []
+    assert ends(simulated_server, fake_mds, job) == ["cancelled"]
+    assert fake_mds.batches() == []
 
 
 def test_ready_that_comes_while_a_cancel_is_written_waits_for_another_listing(
-    pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     (job,) = created()
     listing = listed(pool)
@@ -142,15 +135,15 @@ def test_ready_that_comes_while_a_cancel_is_written_waits_for_another_listing(
         assert record_observation(*listing)
         assert Provision.objects.values().get() == before
         held.result()
-    assert ends(simulated_server, mds, job) == ["cancelled"]
-    assert mds.batches == []
+    assert ends(simulated_server, fake_mds, job) == ["cancelled"]
+    assert fake_mds.batches() == []
 
 
 # --- cancel against submit ---
 
 
 def test_a_cancel_that_waits_for_the_intent_to_submit_stops_the_batch(
-    pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     (job,) = to_be_submitted(pool)
     free = places()
@@ -158,20 +151,20 @@ def test_a_cancel_that_waits_for_the_intent_to_submit_stops_the_batch(
     claim = only(taken, CallKind.SUBMIT)
     assert claimed().claims == [], "the intent stands: nobody may act before its outcome is known"
     carry_on(record(claim, calls.perform(claim))())
-    assert ends(simulated_server, mds, job) == ["cancelled"]
-    assert [each.status for each in mds.batches] == ["cancelled"]
+    assert ends(simulated_server, fake_mds, job) == ["cancelled"]
+    assert [each.status for each in fake_mds.batches()] == ["cancelled"]
 
 
 def test_a_submit_is_not_even_decided_while_a_cancel_is_written(
-    pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     (job,) = to_be_submitted(pool)
     free = places()
     with stopped(cancel(job)) as held:
         assert claimed(free).claims == []
         held.result()
-    assert ends(simulated_server, mds, job) == ["cancelled"]
-    assert mds.batches == []
+    assert ends(simulated_server, fake_mds, job) == ["cancelled"]
+    assert fake_mds.batches() == []
 
 
 ANSWERS_TO_A_SUBMIT: dict[str, Callable[[Claim], Any]] = {
@@ -186,7 +179,7 @@ ANSWERS_TO_A_SUBMIT: dict[str, Callable[[Claim], Any]] = {
 
 @pytest.mark.parametrize("is_cancel_first", [True, False], ids=["cancel first", "answer first"])
 def test_a_cancel_and_the_answer_to_a_submit_in_either_order_end_the_same(
-    is_cancel_first: bool, pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    is_cancel_first: bool, pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     jobs = {}
     for answered, (job, claim) in zip(ANSWERS_TO_A_SUBMIT, submitting(pool, len(ANSWERS_TO_A_SUBMIT)), strict=True):
@@ -194,12 +187,12 @@ def test_a_cancel_and_the_answer_to_a_submit_in_either_order_end_the_same(
         outcome = cancelled_beside(writing, job, is_cancel_first=is_cancel_first)
         assert isinstance(outcome, Conflict) == (answered == "refused" and not is_cancel_first)
         jobs[answered] = job
-    statuses = dict(zip(jobs, ends(simulated_server, mds, *jobs.values()), strict=True))
+    statuses = dict(zip(jobs, ends(simulated_server, fake_mds, *jobs.values()), strict=True))
     assert statuses == {answered: "failed" if answered == "refused" else "cancelled" for answered in jobs}
     sent = {"made", "made but the answer lost"}
     if not is_cancel_first:
         sent.add("given up")  # and then sent by the same transaction, which knew of no cancel
-    assert {each.job_id for each in mds.batches} == {external_job_id(jobs[answered]) for answered in sent}
+    assert {each.job_id for each in fake_mds.batches()} == {external_job_id(jobs[answered]) for answered in sent}
 
 
 # --- cancel against record ---
@@ -207,17 +200,17 @@ def test_a_cancel_and_the_answer_to_a_submit_in_either_order_end_the_same(
 
 @pytest.mark.parametrize("is_cancel_first", [True, False], ids=["cancel first", "record first"])
 def test_a_cancel_and_what_the_batch_became_in_either_order_agree(
-    is_cancel_first: bool, pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    is_cancel_first: bool, pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     seen = ["in_progress", "finalizing", "completed", "failed", "expired", "cancelled"]
     jobs = {}
     for status, (job, claim) in zip(seen, running(pool, len(seen)), strict=True):
-        writing = record(claim, become(mds, now(job).batch_id, status))
+        writing = record(claim, become(fake_mds, now(job).batch_id, status))
         outcome = cancelled_beside(writing, job, is_cancel_first=is_cancel_first)
         was_over = status in {"completed", "failed", "expired"} and not is_cancel_first
         assert isinstance(outcome, Conflict) == was_over
         jobs[status] = job
-    statuses = dict(zip(jobs, ends(simulated_server, mds, *jobs.values()), strict=True))
+    statuses = dict(zip(jobs, ends(simulated_server, fake_mds, *jobs.values()), strict=True))
     assert statuses == {
         "in_progress": "cancelled",
         "finalizing": "completed",  # cannot be cancelled any more
@@ -234,7 +227,7 @@ def test_a_cancel_and_what_the_batch_became_in_either_order_agree(
 
 
 def test_two_operators_who_release_at_once_make_one_release(
-    pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     [(job, _)] = running(pool)
     provision = now(job).provision
@@ -245,12 +238,12 @@ def test_two_operators_who_release_at_once_make_one_release(
     assert reasons(job).count("release_requested") == 1
     assert QueueMessage.objects.count() == hints + 1
     pass_time(times().lease)
-    assert ends(simulated_server, mds, job) == ["completed"]
+    assert ends(simulated_server, fake_mds, job) == ["completed"]
 
 
 @pytest.mark.parametrize("is_operator_first", [True, False], ids=["operator first", "engine first"])
 def test_an_operator_and_the_engine_who_release_at_once_lose_nothing(
-    is_operator_first: bool, pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    is_operator_first: bool, pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     """The engine is about to delete; the operator's word makes it look again, and the resource goes once."""
     (job,) = created()
@@ -271,13 +264,13 @@ def test_an_operator_and_the_engine_who_release_at_once_lose_nothing(
         assert answer.due_at is not None
         assert claimed(free).claims == [], "it is in hand"
         carry_on(taken)
-    assert ends(simulated_server, mds, job) == ["cancelled"]
+    assert ends(simulated_server, fake_mds, job) == ["cancelled"]
     assert simulated_server.stats()["bill"]["objects_created"] == 1
     assert reasons(job).count("released") == 1
 
 
 def test_an_operator_who_comes_while_released_is_written_is_told_so(
-    pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     provision = releasing(pool, release_sent_at=long_ago(), absence_confirmed_at=long_ago())
     free = places()
@@ -290,12 +283,12 @@ def test_an_operator_who_comes_while_released_is_written_is_told_so(
 
 @pytest.mark.parametrize("is_operator_first", [True, False], ids=["operator first", "end first"])
 def test_an_operator_who_releases_while_the_batch_ends_changes_no_end(
-    is_operator_first: bool, pool: Pool, mds: FakeMds, simulated_server: SimulatedServer
+    is_operator_first: bool, pool: Pool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     [(job, claim)] = running(pool)
     provision = now(job).provision
     assert provision is not None
-    writing = record(claim, become(mds, now(job).batch_id, "completed"))
+    writing = record(claim, become(fake_mds, now(job).batch_id, "completed"))
     if is_operator_first:
         with stopped(release(provision)) as held:
             left = writing().left
@@ -304,8 +297,8 @@ def test_an_operator_who_releases_while_the_batch_ends_changes_no_end(
         step(left, {})
     else:
         both_orders(writing, release(provision))
-    assert ends(simulated_server, mds, job) == ["completed"]
-    assert (now(job).attempt, len(mds.batches)) == (1, 1)
+    assert ends(simulated_server, fake_mds, job) == ["completed"]
+    assert (now(job).attempt, len(fake_mds.batches())) == (1, 1)
 
 
 # --- admission by two ---
