@@ -1,0 +1,78 @@
+"""What must be true once nothing is left to do, whatever happened before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from jobs.lifecycle.scans import external_job_id, parse_job_id
+from jobs.models import Job, JobEvent, Provision
+from jobs.provisioners.simulated_server import SimulatedServer
+from jobs.statuses import JOB_TRANSITIONS, PROVISION_ENDED, TERMINAL, JobStatus
+from jobs.testing.fake_mds import FakeMds
+
+
+def check_quiescent(provider: SimulatedServer, mds: FakeMds) -> None:
+    """Every job is over, nothing is held or billed, one batch counts for each attempt that does, histories are legal.
+
+    Fails with all that is wrong (G1 to G4). Jobs are expected to have begun as `pending`.
+    """
+    wrong = [*_unfinished(), *_held(provider), *_miscounted(mds), *_illegal()]
+    assert not wrong, "\n".join(wrong)
+
+
+def _unfinished() -> Iterator[str]:
+    for job in Job.objects.exclude(status__in=sorted(TERMINAL)):
+        yield f"{job.id} is still {job.status}: {job.last_error}"
+    for provision in Provision.objects.exclude(status__in=sorted(PROVISION_ENDED)):
+        yield f"provision {provision.name} is still {provision.status}: {provision.last_error}"
+
+
+def _held(provider: SimulatedServer) -> Iterator[str]:
+    for held in provider.live():
+        yield f"the provider still holds {held.id} ({held.name})"
+    if cost_per_hour := provider.ledger.bill().cost_per_hour:
+        yield f"the bill goes on: {cost_per_hour} an hour"
+
+
+def _miscounted(mds: FakeMds) -> Iterator[str]:
+    jobs = Job.objects.in_bulk()
+    current = {external_job_id(job): job for job in jobs.values()}
+    uncancelled: dict[str, list[str]] = defaultdict(list, mds.uncancelled_by_attempt())
+    for batch in mds.batches():
+        parsed = parse_job_id(batch.job_id)
+        if parsed is None or parsed[0] not in jobs:
+            yield f"batch {batch.id} has no job: {batch.job_id!r}"
+        elif not batch.is_over and not batch.is_taken_back:
+            yield f"batch {batch.id} of {batch.job_id} still runs ({batch.status})"
+    for attempt, job in current.items():
+        found, wanted = uncancelled[attempt], [job.batch_id] if job.batch_id else []
+        # whoever stopped an attempt has cancelled its batch; only a completed job needs the one it completed with
+        is_right = found == wanted or (not found and job.status != JobStatus.COMPLETED)
+        if not is_right and job.status != JobStatus.CANCELLED:
+            yield f"{attempt}, {job.status}, has uncancelled batches {found} instead of {wanted}"
+
+
+def _illegal() -> Iterator[str]:
+    histories: dict[str, list[JobEvent]] = defaultdict(list)
+    for event in JobEvent.objects.order_by("job", "sequence"):
+        histories[event.job_id].append(event)
+    for job in Job.objects.all():
+        for problem in _history_problems(job, histories[job.id]):
+            yield f"{job.id}: {problem}"
+
+
+def _history_problems(job: Job, events: list[JobEvent]) -> Iterator[str]:
+    if [event.sequence for event in events] != list(range(1, job.event_count + 1)):
+        yield f"events {[event.sequence for event in events]} instead of 1 to {job.event_count}"
+    status, ended_at = "", None
+    for event in (event for event in events if event.to_status):
+        allowed = JOB_TRANSITIONS[JobStatus(status)] if status else {JobStatus.PENDING}
+        if event.from_status != status or event.to_status not in allowed:
+            yield f"event {event.sequence} goes from {event.from_status!r} to {event.to_status!r}, after {status!r}"
+        status, ended_at = event.to_status, event.at
+    if status != job.status:
+        yield f"is {job.status}, and its events end with {status!r}"
+    times = {end.value: at for end in sorted(TERMINAL) if (at := getattr(job, f"{end.value}_at")) is not None}
+    if job.status in TERMINAL and times != {job.status: ended_at}:
+        yield f"ended {job.status} at {ended_at}, and its times are {times}"
