@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from django.db import InterfaceError, InternalError, OperationalError
+
+_LOCK_TIMEOUT = "55P03"
+_SESSION_ENDED = frozenset({"25P03", "25P04"})  # for idling in a transaction, or being in one, for too long
+
 MAX_CODE_LENGTH = 64  # of a code that somebody else chose, and a row has to take
 
 
@@ -91,3 +96,19 @@ class UpstreamError(Exception):
         self.kind = kind
         self.code = str(code or kind.value)[:MAX_CODE_LENGTH]
         self.retry_after_seconds = retry_after_seconds
+
+
+def is_database_away(error: BaseException | None) -> bool:
+    """Whether the database does not answer, somebody is in the way there, or it ended our session: try again."""
+    if isinstance(error, InternalError):  # PostgreSQL files these with the defects
+        return _sqlstate(error) in _SESSION_ENDED
+    return isinstance(error, OperationalError | InterfaceError)
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether somebody else kept a lock for longer than one waits for it."""
+    return _sqlstate(error) == _LOCK_TIMEOUT
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    return getattr(error.__cause__, "sqlstate", None)

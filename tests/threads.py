@@ -58,7 +58,7 @@ class Stopped(Generic[T]):
         self._after = after
         self._is_there = threading.Event()
         self._may_go_on = threading.Event()
-        self.backend = 0
+        self._session: Any = None
         self.future = elsewhere(self._run)
         while not self._is_there.wait(0.01):
             if self.future.done():
@@ -67,7 +67,7 @@ class Stopped(Generic[T]):
     def _run(self) -> T:
         wrapper = connections["default"]  # this thread's own, which the proxy `connection` finds anew at each use
         wrapper.ensure_connection()
-        self.backend = wrapper.connection.info.backend_pid
+        self._session = wrapper.connection
         if self._after:
             with wrapper.execute_wrapper(self._stop_after):
                 return self._call()
@@ -101,10 +101,16 @@ class Stopped(Generic[T]):
         self.go_on()
         return self.future.result(_PATIENCE)
 
+    def lose_session(self) -> None:
+        """Have the server end its session, as it does with one that idles in a transaction for too long."""
+        # the driver's connection may be used from here: the thread that owns it stands still
+        self._session.execute("SET idle_in_transaction_session_timeout = 20")
+        eventually(lambda: not self.has_session(), _PATIENCE, what="the end of the session")
+
     def has_session(self) -> bool:
         """Whether the server still keeps its session, and with it its locks."""
         with connection.cursor() as cursor:
-            cursor.execute("SELECT true FROM pg_stat_activity WHERE pid = %s", [self.backend])
+            cursor.execute("SELECT true FROM pg_stat_activity WHERE pid = %s", [self._session.info.backend_pid])
             return cursor.fetchone() is not None
 
 

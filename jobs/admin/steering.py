@@ -12,7 +12,7 @@ from django.contrib import messages
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import OperationalError, transaction
+from django.db import Error, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -20,7 +20,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from jobs.admin.rows import RowsAdmin, logged_in
-from jobs.errors import PlannerError
+from jobs.errors import PlannerError, is_database_away
 from jobs.models import Job
 
 MAX_ROWS = 500
@@ -157,7 +157,9 @@ class SteeredAdmin(RowsAdmin):
                 return messages.SUCCESS, f"{steering.verb} requested"
         except PlannerError as refused:
             return messages.WARNING, f"not done: {refused}"
-        except OperationalError:
+        except Error as error:
+            if not is_database_away(error):
+                raise
             return messages.ERROR, "not done: the row is busy, please try again"
 
     def _tell(self, request: HttpRequest, outcomes: Sequence[tuple[Any, int, str]]) -> None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from django.core import signals
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.http.request import UnreadablePostError
 from django.views import defaults
@@ -27,6 +26,7 @@ from jobs.errors import (
     QueueFull,
     Unavailable,
     UpstreamError,
+    is_database_away,
 )
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def refusal_of(exception: BaseException | None) -> Refusal:
             return Refusal(404, "Not Found")
         case PermissionDenied():
             return Refusal(403, str(exception) or "permission denied")
-        case OperationalError() | InterfaceError():
+        case _ if is_database_away(exception):
             return _unavailable("the database does not answer; please try again")
         case RequestDataTooBig():
             return Refusal(413, BodyTooLarge.default_detail)

@@ -10,7 +10,7 @@ from heapq import merge
 from django.db import OperationalError, connection, transaction
 
 from jobs import queueing
-from jobs.errors import UpstreamError
+from jobs.errors import UpstreamError, is_lock_timeout
 from jobs.lifecycle.admission import Pick, admit
 from jobs.lifecycle.claims import Bulkhead, Taken, database_now
 from jobs.models import Job, Pool
@@ -36,7 +36,7 @@ def admission(slots: dict[Bulkhead, int], send_hint: Callable[[], None]) -> Take
             picks = _picks(now)
             return admit(picks, slots, began, now) if picks else Taken()
     except OperationalError as error:
-        if getattr(error.__cause__, "sqlstate", None) != "55P03":  # lock_not_available
+        if not is_lock_timeout(error):
             raise
         send_hint()
         return Taken()

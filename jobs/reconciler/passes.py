@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import Error, connection
 
 from jobs.conf import times
-from jobs.errors import UpstreamError
+from jobs.errors import UpstreamError, is_database_away
 from jobs.lifecycle.claims import Bulkhead, Claim, Finished, Taken, step
 from jobs.lifecycle.observations import Observation, claim_observations, record_observation
 from jobs.lifecycle.scans import ScanAnswer, ScanCall, claim_scan, record_scan
@@ -66,7 +66,9 @@ class _Pass:
         while is_busy or self.bulkheads.in_flight():
             try:
                 is_busy = self._turn()
-            except (OperationalError, InterfaceError) as error:
+            except Error as error:
+                if not is_database_away(error):
+                    raise
                 # the database is away or somebody is in the way; results are kept, leases run out by themselves
                 logger.warning("database: %s", str(error).strip().partition("\n")[0])
                 connection.close()
@@ -231,9 +233,9 @@ def _containing(what: str) -> Iterator[None]:
     """What cannot be recorded must not take the pass and its calls along; its lease runs out by itself."""
     try:
         yield
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception:
+    except Exception as error:
+        if is_database_away(error):
+            raise
         logger.exception("%s could not be recorded", what)
 
 

@@ -1,0 +1,269 @@
+"""A process stopped inside a transaction: what it holds up, for how long, and what becomes of its own work.
+
+It holds its locks until the server ends its session. Meanwhile other rows are worked on as ever, and what needs the
+same row or lock gives up after the lock timeout; once the session is ended, one retry does it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+from django.db import OperationalError, connection, connections
+from django.test import Client
+
+from jobs import planner
+from jobs.errors import is_database_away, is_lock_timeout
+from jobs.lifecycle.claims import Finished, step
+from jobs.lifecycle.observations import claim_observations, record_observation
+from jobs.lifecycle.orphans import orphan_resources
+from jobs.lifecycle.scans import ScanAnswer, claim_scan, record_scan
+from jobs.models import BatchScan, Job, JobEvent, Pool, Provision
+from jobs.provisioners.simulated_server import SimulatedServer
+from jobs.reconciler.admission import admission
+from jobs.tasks import run_pass
+from jobs.testing.fake_mds import FakeMds
+from jobs.wakeup import send_hint
+from tests.answers import error, page, resource
+from tests.api_client import ApiClient, assert_refused
+from tests.engine import (
+    claimed,
+    long_ago,
+    places,
+    provisioning_job,
+    releasing,
+    running_job,
+    simulated_pool,
+    submitting_job,
+)
+from tests.factories import make_file, make_job, make_user
+from tests.threads import elsewhere, stopped
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LOCK_SECONDS = 0.25
+
+
+@pytest.fixture(autouse=True)
+def quick_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every connection opened from now on; the server ends no session unless a test says so."""
+    set_limits(monkeypatch, idle_seconds=0)
+
+
+def set_limits(monkeypatch: pytest.MonkeyPatch, *, idle_seconds: float) -> None:
+    limits = {
+        "lock_timeout": LOCK_SECONDS,
+        "statement_timeout": 20,
+        "idle_in_transaction_session_timeout": idle_seconds,
+    }
+    options = " ".join(f"-c {name}={seconds * 1000:.0f}" for name, seconds in limits.items())
+    monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "options", options)
+    connection.close()
+
+
+@pytest.fixture
+def pool(fake_mds: FakeMds, simulated_server: SimulatedServer, settings: Any) -> Pool:
+    """Nobody has looked at it yet, since it holds nothing. A lease lasts as long as any test."""
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "lease": 60}
+    return simulated_pool(simulated_server)
+
+
+class Case(NamedTuple):
+    """A transaction, and work on the same row or lock: true once it is done, false or a lock timeout if not."""
+
+    call: Callable[[], Any]
+    same: Callable[[], Any]
+
+
+def enqueue(owner: Any, file_id: str, key: str) -> Job:
+    request = planner.JobRequest(input_file_id=file_id, endpoint="/v1/chat/completions")
+    return planner.enqueue(owner, request, idempotency_key=key)
+
+
+def enqueueing(pool: Pool) -> Case:
+    owner = make_user()
+    file_id = make_file(owner).id
+    return Case(lambda: enqueue(owner, file_id, "k"), lambda: enqueue(owner, file_id, "k"))
+
+
+def cancelling(pool: Pool) -> Case:
+    job = running_job(pool, due_at=None)
+    return Case(lambda: planner.cancel(job.owner, job.id), lambda: planner.cancel(job.owner, job.id))
+
+
+def cancelling_what_is_due(pool: Pool) -> Case:
+    job = provisioning_job(pool)
+    return Case(lambda: planner.cancel(job.owner, job.id), lambda: claimed().claims)
+
+
+def releasing_by_hand(pool: Pool) -> Case:
+    provision, operator = releasing(pool, due_at=None), make_user("operator")
+    return Case(
+        lambda: planner.release(operator, str(provision.id)), lambda: planner.release(operator, str(provision.id))
+    )
+
+
+def admitting(pool: Pool) -> Case:
+    make_job()
+    free = places()
+    return Case(lambda: admission(free, send_hint).claims, lambda: admission(free, send_hint).claims)
+
+
+def claiming(pool: Pool) -> Case:
+    provisioning_job(pool)
+    free = places()
+    return Case(lambda: claimed(free).claims, lambda: claimed(free).claims)
+
+
+def claiming_a_release(pool: Pool) -> Case:
+    provision, operator = releasing(pool), make_user("operator")
+    free = places()
+    return Case(lambda: claimed(free).claims, lambda: planner.release(operator, str(provision.id)))
+
+
+def recording(answer: Any, make: Callable[[Pool], Job] = provisioning_job) -> Callable[[Pool], Case]:
+    def case(pool: Pool) -> Case:
+        make(pool)
+        (claim,) = claimed().claims
+        result = Finished(claim, answer)
+
+        def record() -> bool:
+            taken = step([result], {})
+            return not taken.left and not taken.stale
+
+        return Case(record, record)
+
+    return case
+
+
+def to_be_observed(pool: Pool) -> Provision:
+    """Its resource is being created; the pool is due to be looked at."""
+    job = provisioning_job(pool, due_at=None)
+    made = {"create_started_at": long_ago(), "create_ended_at": long_ago(), "observed_state": "pending"}
+    Provision.objects.filter(job=job).update(status="provisioning", observed_at=long_ago(), **made)
+    Pool.objects.filter(pk=pool.pk).update(observe_at=long_ago())
+    return Provision.objects.get(job=job)
+
+
+def claiming_an_observation(pool: Pool) -> Case:
+    to_be_observed(pool)
+    return Case(lambda: claim_observations([pool.pk]), lambda: claim_observations([pool.pk]))
+
+
+def recording_an_observation(pool: Pool) -> Case:
+    provision = to_be_observed(pool)
+    (observation,) = claim_observations([pool.pk])
+    listing = {provision.name: resource(provision.name)}
+    return Case(lambda: record_observation(observation, listing), lambda: record_observation(observation, listing))
+
+
+def claiming_the_scan(pool: Pool) -> Case:
+    BatchScan.objects.create(due_at=long_ago())
+    return Case(claim_scan, claim_scan)
+
+
+def claiming_the_first_scan(pool: Pool) -> Case:
+    return Case(claim_scan, claim_scan)
+
+
+def recording_the_scan(pool: Pool) -> Case:
+    call = claim_scan()
+    assert call is not None
+
+    def record() -> bool:
+        record_scan(call, ScanAnswer(page=page()))
+        return BatchScan.objects.get().covered_to is not None or BatchScan.objects.get().ended_at is not None
+
+    return Case(record, record)
+
+
+def sweeping(pool: Pool) -> Case:
+    return Case(lambda: orphan_resources(pool, {"abp-x"}), lambda: orphan_resources(pool, {"abp-x"}))
+
+
+CASES: dict[str, Callable[[Pool], Case]] = {
+    "enqueue": enqueueing,
+    "cancel": cancelling,
+    "cancel of what is due": cancelling_what_is_due,
+    "operator's release": releasing_by_hand,
+    "admission": admitting,
+    "claim": claiming,
+    "claim of a release": claiming_a_release,
+    "record of a create": recording(resource("r", "pending")),
+    "record of a full pool": recording(error("capacity")),
+    "record of a wrong credential": recording(error("invalid_credential")),
+    "record of a lost answer": recording(error("ambiguous"), submitting_job),
+    "claim of an observation": claiming_an_observation,
+    "record of an observation": recording_an_observation,
+    "claim of the scan": claiming_the_scan,
+    "claim of the first scan": claiming_the_first_scan,
+    "record of the scan": recording_the_scan,
+    "orphan sweep": sweeping,
+}
+
+
+def reasons(job: Job) -> set[str]:
+    return set(JobEvent.objects.filter(job=job).values_list("reason", flat=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_needs_the_same_row_goes_on_once_the_session_is_ended(case: str, pool: Pool) -> None:
+    call, same = CASES[case](pool)
+    with stopped(call) as held:
+        began = time.monotonic()
+        assert not attempt(same), "it is held"
+        assert time.monotonic() - began < LOCK_SECONDS + 5, "it is waited for no longer than the lock timeout"
+        held.lose_session()
+        assert attempt(same), "one retry does it"
+        held.go_on()
+        assert is_database_away(held.future.exception(30)), "nobody's fault, to be tried again"
+
+
+def attempt(work: Callable[[], Any]) -> Any:
+    """What it did; None if it was refused the lock."""
+    try:
+        return elsewhere(work).result(30)
+    except OperationalError as error:
+        if not is_lock_timeout(error):
+            raise
+        return None
+
+
+# --- what becomes of the one that was stopped ---
+
+
+def test_a_pass_whose_session_was_ended_goes_on_with_what_it_has_in_hand(
+    pool: Pool, simulated_server: SimulatedServer
+) -> None:
+    job = make_job()
+    with stopped(run_pass, after='"observed_state" = v.') as held:
+        assert simulated_server.count("create") == 1, "it is recording what came of it"
+        held.lose_session()
+        assert held.result() > 0
+    assert "resource_created" in reasons(job)
+    assert (Job.objects.get().crashes, simulated_server.count("create")) == (0, 1)
+
+
+def test_a_request_whose_session_was_ended_is_a_503_and_changes_nothing(pool: Pool) -> None:
+    job = running_job(pool)
+    client = ApiClient(job.owner)
+    with stopped(lambda: client.post(f"/jobs/{job.id}/cancel")) as held:
+        held.lose_session()
+        response = held.result()
+    assert_refused(response, 503, 14)
+    assert response["Retry-After"]
+    assert Job.objects.get().cancel_requested_at is None
+    assert client.post(f"/jobs/{job.id}/cancel").status_code == 200
+
+
+def test_an_operators_action_whose_session_was_ended_says_so(pool: Pool) -> None:
+    job = running_job(pool)
+    client = Client()
+    client.force_login(make_user("operator"))
+    with stopped(lambda: client.post("/admin/jobs/job/cancel/", {"id": job.id}, follow=True)) as held:
+        held.lose_session()
+        response = held.result()
+    assert response.status_code == 200
+    assert "please try again" in response.text
