@@ -19,7 +19,7 @@ setup: .venv/complete .venv-mds/complete ## install everything into .venv and .v
 demo: setup ## the whole planner on this machine, with sample data; ONCE=1 runs one sample job and ends
 	@$(RUN) -m planner_site.demo $(if $(ONCE),--once)
 
-bench: setup ## figures measured on this machine, about five minutes; ONLY=latency takes one measurement
+bench: setup ## figures measured on this machine, about a quarter of an hour; ONLY=latency takes one measurement
 	@$(RUN) -m planner_site.bench $(if $(ONLY),--only $(ONLY))
 
 test: setup ## the tests, on a PostgreSQL and a metadata service of their own

@@ -3,6 +3,9 @@
 latency    from the answer to POST /api/v1/jobs to the batch's creation, one job at a time on an idle planner whose
            resources are ready at once: up to the arrival of the call at a stub of the metadata service (what the
            planner itself takes), and up to the record of the real one's answer
+hanging_mds  beside a metadata service none of whose calls is ever answered: from the answer to POST /api/v1/jobs to
+           the create at a healthy provider, and from the answer to a cancel to the job's being cancelled; on one host
+           with 1 worker and with 4
 """
 
 from __future__ import annotations
@@ -14,17 +17,17 @@ import signal
 import statistics
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 from jobs.testing.fake_mds import FakeMds
+from planner_site.bench_hanging import waits
 from planner_site.local import Client, LocalError, LocalPlanner, data_folder, only_one, say, stop_on
 from planner_site.postgres_home import EmbeddedServerError
 from planner_site.processes import ServiceError
 
 PURPOSE = "bench"
-JOBS = 50
+JOBS = 60
 WARM_UP_JOBS = 8  # until every worker process has connected to everything once
 JOB_SECONDS = 60
 
@@ -50,12 +53,13 @@ def _latencies(jobs: int, created_at: Callable[[str], float], mds_url: str = "")
         from django.db import connection
 
         from jobs.models import Pool
+        from planner_site.demo_data import file_row
 
         # quick to see that a resource is gone, so that the next job can begin
         Pool.objects.update(absence_confirm_seconds=0.2, observe_interval_seconds=0.2)
         client = Client(planner.url)
         client.log_in()
-        file_id = _stored_file() if mds_url else client.upload_sample()
+        file_id = file_row().pk if mds_url else client.upload_sample()
         found = []
         say(f"{jobs} jobs, one at a time ...")
         warm_up_jobs = min(WARM_UP_JOBS, jobs)
@@ -67,18 +71,6 @@ def _latencies(jobs: int, created_at: Callable[[str], float], mds_url: str = "")
                 found.append(1000 * (created_at(job_id) - answered_at))
         connection.close()
     return found
-
-
-def _stored_file() -> str:
-    """The row of an input file; the stub asks for no more."""
-    from django.contrib.auth.models import User
-
-    from jobs.models import InputFile
-
-    alice = User.objects.get(username="alice")
-    row = InputFile(id=str(uuid.uuid4()), owner=alice, filename="stub.jsonl", size_bytes=1, request_count=1)
-    row.save(force_insert=True)
-    return row.id
 
 
 def _created_at(job_id: str) -> float:
@@ -108,15 +100,23 @@ def _await_idle(planner: LocalPlanner, job_id: str) -> None:
     time.sleep(random.uniform(0.2, 0.5))  # noqa: S311 - uneven, so as not to keep step with any timer
 
 
+def hanging_mds(jobs: int) -> Figures:
+    """What the others wait for while every call to the metadata service hangs."""
+    figures: Figures = {}
+    for workers in (1, 4):
+        creates, cancels = waits(PURPOSE, jobs, workers)
+        figures |= _percentiles(f"hanging_mds_create_{workers}_workers", creates)
+        figures |= _percentiles(f"hanging_mds_cancel_{workers}_workers", cancels)
+    return figures
+
+
 def _percentiles(name: str, found: list[float]) -> Figures:
-    cuts = statistics.quantiles(found, n=20, method="inclusive") if len(found) > 1 else found * 19
-    return {
-        f"{name}_p50_ms": {"value": round(statistics.median(found), 1), "unit": "ms", "jobs": len(found)},
-        f"{name}_p95_ms": {"value": round(cuts[18], 1), "unit": "ms", "jobs": len(found)},
-    }
+    parts = statistics.quantiles(found, n=20, method="inclusive") if len(found) > 1 else found * 19
+    cuts = {"p50": statistics.median(found), "p95": parts[18], "max": max(found)}
+    return {f"{name}_{cut}_ms": {"value": round(ms, 1), "unit": "ms", "jobs": len(found)} for cut, ms in cuts.items()}
 
 
-MEASUREMENTS: dict[str, Callable[[int], Figures]] = {"latency": latency}
+MEASUREMENTS: dict[str, Callable[[int], Figures]] = {"latency": latency, "hanging_mds": hanging_mds}
 
 
 def main() -> int:
@@ -138,7 +138,7 @@ def main() -> int:
         say(f"The bench failed. {error}\nLogs: {data_folder(PURPOSE) / 'logs'}")
         return 1
     for name, figure in figures.items():
-        print(f"{name:32}{figure['value']:>10} {figure['unit']}")  # noqa: T201 - the result
+        print(f"{name:40}{figure['value']:>10} {figure['unit']}")  # noqa: T201 - the result
     print(json.dumps(figures), flush=True)  # noqa: T201 - the result
     return 0
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from django.contrib.auth.models import Group, User
 
-from jobs.models import ApiToken, DeploymentTemplate, Pool, ServedModel
+from jobs.models import ApiToken, DeploymentTemplate, InputFile, Pool, ServedModel
 
 # name, group, what they can do
 PEOPLE = (
@@ -67,6 +68,14 @@ def create(provider_url: str) -> None:
         absence_confirm_seconds=1,
         observe_interval_seconds=0.5,
         price_per_hour="2.50",
+    )
+
+
+def file_row() -> InputFile:
+    """The row of an input file of alice's that is nowhere; a fake metadata service asks for no more."""
+    alice = User.objects.get(username="alice")
+    return InputFile.objects.create(
+        id=str(uuid.uuid4()), owner=alice, filename="nowhere.jsonl", size_bytes=1, request_count=1
     )
 
 

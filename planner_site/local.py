@@ -162,6 +162,7 @@ class Client:
         self._api = f"{url}/api/v1"
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy of the environment has no business on loopback
+        self._session.headers["Connection"] = "close"  # a kept one may be closed just as the next call is sent
 
     def call(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         """One call; anything but a 2xx with an object is an error."""
