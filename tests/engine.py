@@ -14,8 +14,9 @@ from django.utils import timezone
 from jobs.lifecycle.claims import Bulkhead, Claim, Finished, Taken, step
 from jobs.models import Job, Pool, Provision
 from jobs.provisioners.simulated_server import SimulatedServer
-from jobs.statuses import MDS_CANCEL, MDS_FOLLOW, MDS_SUBMIT, NO_CALL
+from jobs.statuses import MDS_CANCEL, MDS_FOLLOW, MDS_SUBMIT, NO_CALL, TERMINAL
 from jobs.tasks import run_pass
+from tests.clock import pass_time
 from tests.factories import make_job, make_pool, make_provision
 from tests.waiting import eventually
 
@@ -94,6 +95,23 @@ def passes_until(condition: Callable[[], T], *, timeout: float = 20, what: str =
         return condition()
 
     return eventually(turn, timeout, what=what)
+
+
+def is_quiet() -> bool:
+    """Every job is over and every resource given back."""
+    is_open = Job.objects.exclude(status__in=sorted(TERMINAL)).exists()
+    return not is_open and not Provision.objects.exclude(status="released").exists()
+
+
+def ticking_until(condition: Callable[[], T], *, seconds: float = 1, timeout: float = 40) -> T:
+    """Passes, with so much time passing after each, until the condition holds."""
+
+    def turn() -> T:
+        run_pass()
+        pass_time(seconds)
+        return condition()
+
+    return eventually(turn, timeout, 0.001)
 
 
 @contextmanager
