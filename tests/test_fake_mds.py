@@ -21,8 +21,10 @@ import requests
 import time_machine
 
 from jobs.batch_client import Batch
+from jobs.errors import UpstreamError, UpstreamKind
 from jobs.reconciler import calls
 from jobs.testing.fake_mds import FakeMds
+from jobs.testing.script import Rule
 from planner_site.processes import free_port
 from tests.batch_calls import DECISION, SUBMISSION, client_of
 
@@ -184,6 +186,209 @@ def test_the_planners_client_follows_the_setting(fake_mds: FakeMds, settings: An
         settings.PLANNER_MDS_URL = other.url
         calls.batch_client().list_page()
         assert (fake_mds.count("list"), other.count("list")) == (1, 1)
+
+
+# --- what it can be told to do wrong ---
+
+
+def test_a_batch_can_be_listed_late_and_is_known_at_once(mds: FakeMds) -> None:
+    mds.add_rule(Rule("create", visible_after_seconds=30))
+    late, other = create(mds), create(mds)
+    assert list(listed(mds)) == [other]
+    assert get(mds, late)["id"] == late
+    assert [batch.id for batch in mds.batches()] == [other, late]
+    with time_machine.travel(time.time() + 31):
+        assert list(listed(mds)) == [other, late]
+
+
+def test_a_batch_that_is_there_can_be_missed_for_a_while(mds: FakeMds) -> None:
+    missed, other = create(mds, "here:missed:1"), create(mds, "here:other:1")
+    for verb in ("get", "list"):
+        mds.add_rule(Rule(verb, times=2, hides=True, name_prefix="here:missed"))
+    assert [list(listed(mds)) for _ in range(3)] == [[other], [other], [other, missed]]
+    assert get(mds, other)["id"] == other
+    answers = [get(mds, missed) for _ in range(3)]
+    assert [answer.get("error", {}).get("message") for answer in answers] == ["Batch not found"] * 2 + [None]
+    assert answers[2]["status"] == "validating", "a get that missed it has moved nothing"
+
+
+@pytest.mark.parametrize(("is_applied", "made"), [(True, 1), (False, 0)])
+def test_an_error_may_come_before_or_after_the_effect(mds: FakeMds, is_applied: bool, made: int) -> None:
+    mds.add_rule(Rule("create", status=500, is_applied=is_applied))
+    assert post(mds).status_code == 500
+    assert len(mds.batches()) == made
+
+
+@pytest.mark.parametrize(("is_applied", "status"), [(True, "cancelled"), (False, "scheduling")])
+def test_a_lost_answer_to_a_cancel_may_hide_that_it_was_taken(mds: FakeMds, is_applied: bool, status: str) -> None:
+    batch_id = create(mds)
+    mds.add_rule(Rule("cancel", drop=True, is_applied=is_applied))
+    with pytest.raises(requests.ConnectionError):
+        cancel(mds, batch_id)
+    assert mds.batches()[0].status == status
+
+
+@pytest.mark.parametrize("verb", ["create", "get", "list", "cancel"])
+def test_it_can_ask_to_be_left_alone(mds: FakeMds, verb: str) -> None:
+    batch_id = create(mds)
+    mds.add_rule(Rule(verb, status=429, retry_after_seconds=7))
+    calls_by_verb: dict[str, Callable[[], requests.Response]] = {
+        "create": lambda: post(mds),
+        "get": lambda: requests.get(f"{mds.url}/v1/batches/{batch_id}", timeout=5),
+        "list": lambda: requests.get(f"{mds.url}/v1/batches", timeout=5),
+        "cancel": lambda: cancel(mds, batch_id),
+    }
+    refused = calls_by_verb[verb]()
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "7")
+    assert refused.json()["error"]["message"] == "as scripted"
+    assert [batch.status for batch in mds.batches()] == ["scheduling"]
+
+
+def test_a_forgotten_batch_is_neither_found_nor_listed(mds: FakeMds) -> None:
+    kept, lost = create(mds), create(mds)
+    mds.forget(lost)
+    assert get(mds, lost)["error"]["message"] == "Batch not found"
+    assert cancel(mds, lost).status_code == 404
+    assert list(listed(mds)) == [kept]
+    assert list(listed(mds, after=lost)) == [kept], "what was after it still is"
+
+
+def test_a_status_can_be_one_nobody_knows_and_stays(mds: FakeMds) -> None:
+    batch_id = create(mds)
+    mds.set_status(batch_id, "paused")
+    assert [get(mds, batch_id)["status"] for _ in range(2)] == ["paused"] * 2
+    mds.set_status(batch_id, "in_progress")
+    assert get(mds, batch_id)["status"] == "finalizing"
+
+
+def test_a_status_can_go_backwards(mds: FakeMds) -> None:
+    batch_id = create(mds)
+    mds.add_rule(Rule("get", shows="in_progress"))
+    assert [get(mds, batch_id)["status"] for _ in range(2)] == ["in_progress", "in_progress"]
+    mds.set_status(batch_id, "scheduling")
+    assert get(mds, batch_id)["status"] == "validating"
+
+
+def test_a_list_can_be_stale_for_ever(mds: FakeMds) -> None:
+    mds.add_rule(Rule("list", shows="scheduling", times=None, name_prefix="here:stale"))
+    stale, other = create(mds, "here:stale:1"), create(mds, "here:other:1")
+    for batch_id in (stale, other):
+        mds.set_status(batch_id, "completed")
+    assert [listed(mds) for _ in range(2)] == [{other: "completed", stale: "scheduling"}] * 2
+    assert get(mds, stale)["status"] == "completed"
+
+
+@pytest.mark.parametrize("status", ["finalizing", "completed", "failed", "expired", "cancelled"])
+def test_a_cancel_that_comes_too_late_is_refused(mds: FakeMds, status: str) -> None:
+    batch_id = create(mds)
+    mds.set_status(batch_id, status)
+    refused = cancel(mds, batch_id)
+    assert refused.status_code == 409
+    assert refused.json()["error"]["message"].startswith("Cannot cancel a batch")
+    assert mds.batches()[0].status == status
+
+
+def test_a_cancel_can_be_refused_though_the_batch_runs(mds: FakeMds) -> None:
+    batch_id = create(mds)
+    mds.add_rule(Rule("cancel", status=409))
+    assert [cancel(mds, batch_id).status_code for _ in range(2)] == [409, 200]
+
+
+def test_a_completed_batch_can_lack_lines(mds: FakeMds) -> None:
+    mds.add_rule(Rule("create", missing_lines=2))
+    batch_id = create(mds)
+    done = [get(mds, batch_id) for _ in LIFE][-1]
+    assert (done["status"], done["request_counts"]) == ("completed", {"total": 3, "completed": 1, "failed": 0})
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed", "expired"])
+def test_a_batch_can_end_otherwise_though_nobody_asked(mds: FakeMds, end: str) -> None:
+    mds.add_rule(Rule("create", ends=end))
+    batch_id = create(mds)
+    done = [get(mds, batch_id) for _ in LIFE][-1]
+    assert (done["status"], f"{end}_at" in done, "errors" in done) == (end, True, end == "failed")
+    assert mds.count("cancel") == 0
+
+
+def test_a_hung_call_goes_on_when_all_are_released(
+    mds: FakeMds, in_background: Callable[..., Future[requests.Response]]
+) -> None:
+    mds.add_rule(Rule("create", delay_seconds=600, times=None))
+    first = in_background(post, mds)
+    assert mds.wait_until(lambda: mds.in_flight["create"] == 1)
+    assert mds.batches() == []
+    mds.release_all()
+    assert first.result(5).status_code == 200
+    second = in_background(post, mds)
+    assert mds.wait_until(lambda: mds.in_flight["create"] == 1), "the rule is still in force"
+    mds.clear()
+    assert second.result(5).status_code == 200
+
+
+@pytest.mark.parametrize("delay", ["delay_seconds", "answer_delay_seconds"])
+def test_a_batch_can_land_though_its_caller_has_given_up(mds: FakeMds, delay: str) -> None:
+    hung = mds.add_rule(Rule("create", **{delay: 600}))  # type: ignore[arg-type] # a name of a field
+    with pytest.raises(requests.Timeout):
+        post(mds, timeout=0.3)
+    assert len(mds.batches()) == (0 if delay == "delay_seconds" else 1)
+    mds.withdraw(hung)
+    assert mds.wait_until(lambda: mds.in_flight["create"] == 0)
+    assert len(mds.batches()) == 1
+
+
+def test_an_answer_can_come_byte_by_byte(mds: FakeMds) -> None:
+    batch_id = create(mds)
+    mds.add_rule(Rule("get", drip_seconds=0.01))
+    with pytest.raises(UpstreamError) as raised:
+        client_of(mds.url, timeout=0.3).get(batch_id)
+    assert raised.value.kind == UpstreamKind.TRANSIENT
+    mds.add_rule(Rule("get", drip_seconds=600))
+    with requests.get(f"{mds.url}/v1/batches/{batch_id}", stream=True, timeout=5) as answer:
+        assert answer.raw.read(1) == b"{"
+        mds.release_all()
+        assert json.loads(b"{" + answer.raw.read())["id"] == batch_id
+
+
+def test_an_unknown_verb_is_refused_before_it_matches_nothing(mds: FakeMds) -> None:
+    with pytest.raises(ValueError, match="unknown verb 'delete'"):
+        mds.add_rule(Rule("delete"))
+    with pytest.raises(ValueError, match="unknown verb"):
+        mds.count("creates")
+
+
+def test_calls_are_counted_by_name(mds: FakeMds) -> None:
+    batch_id = create(mds, "here:one:1")
+    create(mds, "here:two:1")
+    get(mds, batch_id)
+    get(mds, "unknown")
+    assert (mds.count("create"), mds.count("create", "here:one:1"), mds.count("get", "here:one:1")) == (2, 1, 1)
+    assert [(call.verb, call.object_id, call.status) for call in mds.calls][-2:] == [
+        ("get", batch_id, 200),
+        ("get", "", 404),
+    ]
+
+
+def test_it_can_be_scripted_over_http(mds: FakeMds) -> None:
+    lost, moved = create(mds), create(mds)
+    order = {
+        "rules": [{"on": "create", "status": 503, "name_prefix": "x"}],
+        "run_seconds": 600,
+        "cancel_seconds": 60,
+        "status": {moved: "in_progress"},
+        "forget": [lost],
+    }
+    assert requests.post(f"{mds.url}/script", json=order, timeout=5).status_code == 200
+    assert [post(mds, job_id).status_code for job_id in ("x", "x")] == [503, 200]
+    assert cancel(mds, moved).json()["status"] == "cancelling"
+    assert get(mds, mds.batches()[0].id)["status"] == "scheduling", "600 seconds are not over"
+    stats = requests.get(f"{mds.url}/stats", timeout=5).json()
+    assert stats["batches"] == {"scheduling": 1, "cancelling": 1}
+    assert (stats["calls"]["create"], stats["peak"]["create"]) == (4, 1)
+    refused = requests.post(f"{mds.url}/script", json={"rules": [{"on": "delete"}], "run_seconds": 1}, timeout=5)
+    assert (refused.status_code, mds.run_seconds) == (400, 600)
+
+
+# --- what outlives it ---
 
 
 @pytest.mark.processes

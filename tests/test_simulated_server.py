@@ -185,6 +185,61 @@ def test_a_deleted_object_can_linger_and_cost(server: SimulatedServer) -> None:
         assert server.ledger.bill().object_seconds == pytest.approx(30, abs=5)
 
 
+def test_a_deleted_object_can_look_as_if_nobody_had_deleted_it(server: SimulatedServer) -> None:
+    server.add_rule(Rule("delete", linger_seconds=30))
+    server.add_rule(Rule("list", shows="ready", name_prefix="one"))
+    assert delete(server, create(server).json()["id"]) == 204
+    assert [listed(server)[0]["status"] for _ in range(2)] == ["ready", "terminating"]
+
+
+def test_an_object_that_is_there_can_be_missed_for_a_while(server: SimulatedServer) -> None:
+    for name in ("one", "two"):
+        create(server, name)
+    server.add_rule(Rule("list", times=2, hides=True, name_prefix="one"))
+    assert [item["name"] for item in listed(server, name="two")] == ["two"], "this listing is none of the rule's"
+    assert listed(server, name="one") == []
+    assert [[item["name"] for item in listed(server)] for _ in range(2)] == [["two"], ["one", "two"]]
+    assert len(server.live("one")) == 1
+
+
+def test_a_delete_can_answer_404_and_leave_it_there(server: SimulatedServer) -> None:
+    object_id = create(server).json()["id"]
+    server.add_rule(Rule("delete", status=404))
+    assert (delete(server, object_id), len(server.live())) == (404, 1)
+    server.add_rule(Rule("delete", status=500, is_applied=True))
+    assert (delete(server, object_id), len(server.live())) == (500, 0)
+
+
+def test_a_status_can_be_one_nobody_knows_or_go_backwards(server: SimulatedServer) -> None:
+    for name in ("one", "two"):
+        create(server, name)
+    for status in ("hibernating", "pending"):
+        server.add_rule(Rule("list", shows=status, name_prefix="one"))
+    seen = [{item["name"]: item["status"] for item in listed(server)} for _ in range(3)]
+    assert [statuses["one"] for statuses in seen] == ["hibernating", "pending", "ready"]
+    assert [statuses["two"] for statuses in seen] == ["ready"] * 3
+    server.add_rule(Rule("create", shows="odd"))
+    assert create(server, "three").json()["status"] == "odd"
+
+
+def test_an_object_can_land_though_its_caller_has_given_up(server: SimulatedServer) -> None:
+    hung = server.add_rule(Rule("create", delay_seconds=600))
+    with pytest.raises(requests.Timeout):
+        requests.post(f"{server.url}/resources", json={"name": "one"}, timeout=0.3)
+    assert server.live() == []
+    server.withdraw(hung)
+    assert server.wait_until(lambda: len(server.live()) == 1)
+
+
+def test_an_answer_can_come_byte_by_byte(server: SimulatedServer) -> None:
+    create(server)
+    server.add_rule(Rule("list", drip_seconds=600))
+    with requests.get(f"{server.url}/resources", stream=True, timeout=5) as answer:
+        assert answer.raw.read(1) == b"{"
+        server.clear()
+        assert json.loads(b"{" + answer.raw.read())["resources"][0]["name"] == "one"
+
+
 def test_a_rule_meets_only_its_own_calls_and_only_so_often(server: SimulatedServer) -> None:
     server.add_rule(Rule("create", status=503, name_prefix="a", accelerator_type="H100", times=2))
     tried = [("b", "H100"), ("a1", "L4"), ("a1", "H100"), ("a2", "H100"), ("a3", "H100")]
