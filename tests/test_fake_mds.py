@@ -278,6 +278,12 @@ def test_a_list_can_be_stale_for_ever(mds: FakeMds) -> None:
     assert get(mds, stale)["status"] == "completed"
 
 
+def test_a_batch_past_its_deadline_is_listed_as_if_it_waited_for_ever(mds: FakeMds) -> None:
+    batch_id = create(mds, aibrix={"resource_allocation": {"provision_resource_deadline": 1_700_000_000}})
+    assert get(mds, batch_id)["status"] == "expired"
+    assert listed(mds) == {batch_id: "scheduling"}
+
+
 @pytest.mark.parametrize("status", ["finalizing", "completed", "failed", "expired", "cancelled"])
 def test_a_cancel_that_comes_too_late_is_refused(mds: FakeMds, status: str) -> None:
     batch_id = create(mds)

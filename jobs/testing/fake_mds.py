@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from jobs.testing.mds_batches import Batches, FakeBatch
-from jobs.testing.mds_requests import Problem, problem, problems, target_problem
+from jobs.testing.mds_requests import Problem, bounds_problems, problem, problems, target_problem
 from jobs.testing.script import Rule
 from jobs.testing.scripted_server import Answer, Request, ScriptedServer, each, run
 
@@ -157,7 +157,7 @@ class FakeMds(ScriptedServer):
             now,
             body,
             run_seconds=self.run_seconds if rule.run_seconds is None else rule.run_seconds,
-            ends=rule.ends,
+            ends="failed" if _target(body) == "noop" else rule.ends,
             missing_lines=rule.missing_lines,
             unknown_lines=UNKNOWN_LINES,
             visible_at=now + rule.visible_after_seconds,
@@ -196,12 +196,8 @@ class FakeMds(ScriptedServer):
             limit = int(given)
         except ValueError:
             return _invalid([problem("int_parsing", ("query", "limit"), "Input should be a valid integer", given)])
-        if not 1 <= limit <= _MAX_LIMIT:
-            kind, word = ("less_than_equal", "less") if limit > 1 else ("greater_than_equal", "greater")
-            bound = _MAX_LIMIT if limit > 1 else 1
-            return _invalid(
-                [problem(kind, ("query", "limit"), f"Input should be {word} than or equal to {bound}", given)]
-            )
+        if found := list(bounds_problems(limit, 1, _MAX_LIMIT, ("query", "limit"))):
+            return _invalid(found)
         after = request.query.get("after", "")
         return self.handle("list", "", lambda rule: self._list(limit, after, rule))
 
@@ -271,6 +267,10 @@ def _batch_answer(batch: FakeBatch, rule: Rule) -> Answer:
 def _shown(batch: FakeBatch, rule: Rule, *, listed: bool = False) -> dict[str, Any]:
     body = batch.wire(listed=listed)
     return body | {"status": rule.shows} if rule.shows and batch.job_id.startswith(rule.name_prefix) else body
+
+
+def _target(body: dict[str, Any]) -> Any:
+    return ((body.get("aibrix") or {}).get("runtime") or {}).get("target")
 
 
 def _invalid(found: list[Problem]) -> Answer:

@@ -178,6 +178,7 @@ class Batches:
     def cancel(self, batch: FakeBatch, now: float, seconds: float) -> None:
         """Cancel a batch that may be: at once while it waits, else in so many seconds."""
         if batch.status == "scheduling":
+            self.move(batch, now, "cancelling")
             self.move(batch, now, "cancelled")
         elif batch.cancel_at is None:
             self.move(batch, now, "cancelling", cancel_at=now, cancel_seconds=seconds)
@@ -273,7 +274,7 @@ class Batches:
 
     def _advance(self, batch: FakeBatch, at: float) -> None:
         rank = ORDER.index(batch.status)
-        done = batch.total - batch.missing_lines
+        done = batch.total - batch.missing_lines if batch.ends == "completed" else 0
         if batch.status == "in_progress":
             self.move(batch, at, "finalizing", done=done)
         elif batch.status == "finalizing":

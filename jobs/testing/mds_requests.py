@@ -48,8 +48,7 @@ def normalised_window(minutes: int) -> str:
 def problems(body: Any) -> list[Problem]:
     """Everything wrong with the shape of the request, each as the MDS's validation words it."""
     if not isinstance(body, dict):
-        message = "Input should be a valid dictionary or object to extract fields from"
-        return [problem("model_attributes_type", ("body",), message, body)]
+        return [_no_object(body)]
     return [*_own_problems(body), *_metadata_problems(body.get("metadata")), *_aibrix_problems(body.get("aibrix"))]
 
 
@@ -89,7 +88,10 @@ def _metadata_problems(metadata: Any) -> Iterator[Problem]:
 
 
 def _aibrix_problems(aibrix: Any) -> Iterator[Problem]:
+    if aibrix is None:
+        return
     if not isinstance(aibrix, dict):
+        yield _no_object(aibrix, "aibrix")
         return
     yield from _extra(aibrix, _AIBRIX, "aibrix")
     for key in ("job_id", "model"):
@@ -102,15 +104,24 @@ def _aibrix_problems(aibrix: Any) -> Iterator[Problem]:
             if "name" in known and "name" not in value:
                 yield problem("missing", ("body", "aibrix", member, "name"), "Field required", value)
     concurrency = _member(aibrix, "client").get("max_concurrency")
-    if isinstance(concurrency, int) and concurrency > _MAX_CONCURRENCY:
-        where = ("body", "aibrix", "client", "max_concurrency")
-        message = f"Input should be less than or equal to {_MAX_CONCURRENCY}"
-        yield problem("less_than_equal", where, message, concurrency)
+    if isinstance(concurrency, int):
+        yield from bounds_problems(concurrency, 1, _MAX_CONCURRENCY, ("body", "aibrix", "client", "max_concurrency"))
+    runtime = aibrix.get("runtime")
+    if isinstance(runtime, dict) and "target" not in runtime:
+        yield problem("missing", ("body", "aibrix", "runtime", "target"), "Field required", runtime)
     deadline = _member(aibrix, "resource_allocation").get("provision_resource_deadline")
     if isinstance(deadline, float) and not deadline.is_integer():
         where = ("body", "aibrix", "resource_allocation", "provision_resource_deadline")
         message = "Input should be a valid integer, got a number with a fractional part"
         yield problem("int_from_float", where, message, deadline)
+
+
+def bounds_problems(value: int, least: int, most: int, where: tuple[str, ...]) -> Iterator[Problem]:
+    """What is wrong with a number that has bounds."""
+    if value < least:
+        yield problem("greater_than_equal", where, f"Input should be greater than or equal to {least}", value)
+    if value > most:
+        yield problem("less_than_equal", where, f"Input should be less than or equal to {most}", value)
 
 
 def target_problem(body: dict[str, Any]) -> str:
@@ -124,6 +135,11 @@ def target_problem(body: dict[str, Any]) -> str:
 def _member(value: dict[str, Any], key: str) -> dict[str, Any]:
     found = value.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def _no_object(value: Any, *where: str) -> Problem:
+    message = "Input should be a valid dictionary or object to extract fields from"
+    return problem("model_attributes_type", ("body", *where), message, value)
 
 
 def _text(value: Any, *where: str) -> Iterator[Problem]:

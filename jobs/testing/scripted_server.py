@@ -306,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(answer)
 
-    do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the names http.server asks for
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 - the names http.server asks for
 
     def _body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
