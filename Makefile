@@ -8,7 +8,7 @@ INSTALL := -m pip --disable-pip-version-check --no-input install -qq --require-h
 SAY := >&2 echo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test check lock stop
+.PHONY: help setup demo bench soak test check lock stop
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,9 @@ demo: setup ## the whole planner on this machine, with sample data; ONCE=1 runs 
 
 bench: setup ## figures measured on this machine, about a quarter of an hour; ONLY=latency takes one measurement
 	@$(RUN) -m planner_site.bench $(if $(ONLY),--only $(ONLY))
+
+soak: setup ## kill, stop and restart everything under load, then tell what was lost; MINUTES=3 JOBS=300, SEED=n repeats one
+	@$(RUN) -m planner_site.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))
 
 test: setup ## the tests, on a PostgreSQL and a metadata service of their own
 	@$(RUN) -m pytest
@@ -35,7 +38,7 @@ check: setup ## everything that must hold before a change is handed in: format, 
 		$(RUN) manage.py check --deploy --fail-level WARNING
 	$(RUN) -m pytest
 
-stop: ## end a running demo and every embedded PostgreSQL of this checkout
+stop: ## end a running demo, bench or soak, and every embedded PostgreSQL of this checkout
 	@test ! -e .venv/complete || $(RUN) -m planner_site.demo --stop
 	@test ! -e .venv/complete || $(RUN) -m planner_site.postgres stop
 

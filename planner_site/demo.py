@@ -71,10 +71,10 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m planner_site.demo", description="The whole planner, on loopback.")
     parser.add_argument("--once", action="store_true", help="run one sample job, print it as JSON, and end")
-    parser.add_argument("--stop", action="store_true", help="end the demo, or the bench, that runs from this checkout")
+    parser.add_argument("--stop", action="store_true", help="end the demo, bench or soak that runs from this checkout")
     options = parser.parse_args()
     if options.stop:
-        for purpose in (PURPOSE, "bench"):
+        for purpose in (PURPOSE, "bench", "soak"):
             stop_running(purpose)
         return 0
     signal.signal(signal.SIGTERM, stop_on)

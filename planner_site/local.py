@@ -1,4 +1,4 @@
-"""The whole planner on this machine, for the demo and the bench, with nothing to install or configure first.
+"""The whole planner on this machine, for the demo, the bench and the soak, with nothing to install or configure first.
 
 An embedded PostgreSQL, the real metadata service, a simulated provider of accelerators, the web and the workers.
 Each run starts empty. Everything it starts ends with it; what a kill -9 leaves, the next run takes over.
@@ -48,15 +48,25 @@ def data_folder(purpose: str) -> Path:
 class LocalPlanner:
     """Everything that runs. `start` it inside a `with`: leaving that stops it all, in order, and waits."""
 
-    def __init__(self, purpose: str, *, ready_seconds: float, mds_url: str = "") -> None:
+    def __init__(
+        self,
+        purpose: str,
+        *,
+        ready_seconds: float,
+        mds_url: str = "",
+        hosts: int = 1,
+        settings_module: str = "planner_site.settings",
+    ) -> None:
         """Resources are ready after that long. An MDS of its own is started unless one is named."""
         self._purpose = purpose
         self._folder = data_folder(purpose)
         self._logs = self._folder / "logs"
         self._ready_seconds = ready_seconds
         self._mds_url = mds_url
-        self._postgres = EmbeddedServer(purpose)
-        self._services: list[Service] = []
+        self._hosts = hosts
+        self._settings_module = settings_module
+        self.postgres = EmbeddedServer(purpose)
+        self.services: dict[str, Service] = {}  # by name
         self._stack = ExitStack()
         self.url = ""
 
@@ -80,15 +90,15 @@ class LocalPlanner:
         say(f"Logs: {self._logs}")
         self._prepare_environment()
         say(f"PostgreSQL ... (the {self._purpose}'s own; what an earlier {self._purpose} stored in it is dropped)")
-        self._stack.callback(self._postgres.stop)
-        self._postgres.start()
-        os.environ["DATABASE_URL"] = self._postgres.fresh_database()
+        self._stack.callback(self.postgres.stop)
+        self.postgres.start()
+        os.environ["DATABASE_URL"] = self.postgres.fresh_database()
 
         mds = None if self._mds_url else self._metadata_service()
         provider_port = free_port()
         provider_url = f"http://127.0.0.1:{provider_port}"
         (self._folder / "provider").mkdir()
-        provider = self._service(
+        provider = self.service(
             "simulated provider", "-m", "jobs.provisioners.simulated_server", "--port", str(provider_port),
             "--ledger", str(self._folder / "provider" / "ledger.jsonl"), "--ready-seconds", str(self._ready_seconds),
         )  # fmt: skip
@@ -101,22 +111,24 @@ class LocalPlanner:
             mds.wait_until_up()
 
         say("Web and workers ...")
-        self._service("workers", "manage.py", "run_workers", grace_seconds=WORKERS_STOP_SECONDS)
+        for number in range(1, self._hosts + 1):
+            name = "workers" if number == 1 else f"workers {number}"
+            self.service(name, "manage.py", "run_workers", grace_seconds=WORKERS_STOP_SECONDS)
         port = free_port(WEB_PORT)
         self.url = f"http://127.0.0.1:{port}"
-        web = self._service(
+        web = self.service(
             "web", "-m", "gunicorn", "--config", "planner_site/gunicorn_conf.py", "--bind", f"127.0.0.1:{port}"
         )
         web.wait_until_answers(f"{self.url}/healthz", timeout_seconds=60)
 
     def check_running(self) -> None:
         """Raise if a part of it has ended by itself."""
-        for service in self._services:
+        for service in self.services.values():
             service.check_running()
 
     def _prepare_environment(self) -> None:
         os.environ.update(
-            DJANGO_SETTINGS_MODULE="planner_site.settings",
+            DJANGO_SETTINGS_MODULE=self._settings_module,
             DJANGO_SECRET_KEY=secrets.token_urlsafe(64),
             DJANGO_DEBUG="0",
             DJANGO_HTTPS="0",
@@ -144,14 +156,15 @@ class LocalPlanner:
         demo_data.create(provider_url)
         connection.close()
 
-    def _service(self, name: str, *arguments: str, grace_seconds: float = 30) -> Service:
+    def service(self, name: str, *arguments: str, grace_seconds: float = 30) -> Service:
+        """Start one more part: Python with these arguments, logging to a file of its own."""
         log = self._logs / f"{name.replace(' ', '-')}.log"
         service = Service(name, [sys.executable, *arguments], log=log, folder=CHECKOUT)
         self._own(service, grace_seconds)
         return service
 
     def _own(self, service: Service, grace_seconds: float = 30) -> None:
-        self._services.append(service)
+        self.services[service.name] = service
         self._stack.callback(service.stop, grace_seconds=grace_seconds)
 
 

@@ -101,7 +101,7 @@ class EmbeddedServer:
             if was_running:
                 with suppress(EmbeddedServerError):
                     self._pg_ctl("stop", "-m", "fast", "-t", str(STOP_SECONDS))
-            self._kill(self._processes())
+            self._kill(self.processes())
             self._forget_pid()
             with suppress(OSError):
                 self._sockets.rmdir()
@@ -110,7 +110,7 @@ class EmbeddedServer:
     def pid(self) -> int | None:
         """The running server's process id."""
         recorded = self._recorded_pid()
-        return recorded if recorded in self._processes() else None
+        return recorded if recorded in self.processes() else None
 
     def fresh_database(self) -> str:
         """Drop the planner's database with whoever is connected, create it empty, return its URL."""
@@ -121,7 +121,7 @@ class EmbeddedServer:
 
     # What is there
 
-    def _processes(self) -> set[int]:
+    def processes(self) -> set[int]:
         """Every server process whose working folder is our data folder, also if that was deleted meanwhile."""
         ours = {str(self._data), f"{self._data} (deleted)"}
         found = set()
@@ -138,7 +138,7 @@ class EmbeddedServer:
 
     def _postmaster(self) -> int | None:
         """The pid of the server in charge. Without one, whatever a dead server left is cleared away first."""
-        running = self._processes()
+        running = self.processes()
         recorded = self._recorded_pid()
         if recorded in running:
             return recorded
@@ -158,7 +158,7 @@ class EmbeddedServer:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + STOP_SECONDS
-        while pids & self._processes():
+        while pids & self.processes():
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(f"Processes {sorted(pids)} of {self._data} cannot be killed.")
             time.sleep(_POLL_SECONDS)

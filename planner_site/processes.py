@@ -59,18 +59,33 @@ class Service:
     ) -> None:
         self.name = name
         self.log = log
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
-                [str(part) for part in command],
-                cwd=folder,
-                env=None if environment is None else dict(environment),
+        self._command = [str(part) for part in command]
+        self._folder = folder
+        self._environment = None if environment is None else dict(environment)
+        self._process = self._launched()
+
+    @property
+    def pid(self) -> int:
+        """The process, or the one that ended last; also the number of its group and session."""
+        return self._process.pid
+
+    def start_again(self) -> None:
+        """Start it anew, on the same log; whatever still runs of it is killed first."""
+        self.stop(grace_seconds=0)
+        self._process = self._launched()
+
+    def _launched(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(  # noqa: S603 - our own programs, no shell
+                self._command,
+                cwd=self._folder,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=dying_with_parent(),
             )
-        self.pid = self._process.pid
 
     def is_running(self) -> bool:
         """Whether the process still lives."""

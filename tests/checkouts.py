@@ -16,7 +16,7 @@ from planner_site.postgres import EmbeddedServer
 from tests.waiting import eventually
 
 ORIGINAL = Path(__file__).resolve().parent.parent
-PURPOSES = ("dev", "demo", "bench")
+PURPOSES = ("dev", "demo", "bench", "soak")
 
 
 class Checkout:
@@ -62,7 +62,7 @@ class Checkout:
     def processes(self) -> set[int]:
         """Everything that still runs and was started from here, PostgreSQL included."""
         marked = set(self._marked())
-        return marked.union(*(server._processes() for server in self.servers.values()))
+        return marked.union(*(server.processes() for server in self.servers.values()))
 
     def _marked(self) -> Iterator[int]:
         for process in Path("/proc").glob("[0-9]*"):

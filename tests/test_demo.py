@@ -60,7 +60,7 @@ def test_a_killed_demo_is_taken_over_by_the_next(checkout: Checkout) -> None:
     first.kill()
     outcome(first)
     server = checkout.servers["demo"]
-    eventually(lambda: checkout.processes() == server._processes(), 30, what="children die with the demo")
+    eventually(lambda: checkout.processes() == server.processes(), 30, what="children die with the demo")
     assert server.pid()
 
     second = running_demo(checkout)

@@ -81,7 +81,7 @@ def kill_and_wait(pid: int) -> None:
 
 
 def processes_of(server: EmbeddedServer) -> set[int]:
-    return server._processes()
+    return server.processes()
 
 
 def data_folder(server: EmbeddedServer) -> Path:

@@ -23,10 +23,11 @@ from jobs.models import Job, JobEvent, Pool, Provision, Worker
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.statuses import JobStatus
 from jobs.testing.script import Rule
+from planner_site.process_tree import parents
 from tests.peers import Peer, silence
 from tests.settings_processes import PLANNER_TIMES
 from tests.waiting import eventually
-from tests.workers import Host, Installation, parents
+from tests.workers import Host, Installation
 
 pytestmark = [pytest.mark.processes, pytest.mark.mds]
 

@@ -22,28 +22,13 @@ from jobs.batch_client import Batch
 from jobs.models import Job, Provision
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus
+from planner_site.process_tree import children, parents
 from planner_site.processes import Service
 from tests.batch_calls import client_of
 from tests.factories import make_file, make_pool, make_user
 from tests.waiting import eventually
 
 ENDPOINT = "/v1/chat/completions"
-
-
-def parents() -> dict[int, int]:
-    """Every running process and its parent, oldest first. What has ended and is not yet reaped does not run."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if fields[0] not in "ZX":
-                found.append((int(fields[19]), int(entry.name), int(fields[1])))
-    return {pid: parent for _, pid, parent in sorted(found)}
-
-
-def children(pid: int, running: dict[int, int]) -> list[int]:
-    """Its children, oldest first."""
-    return [child for child, parent in running.items() if parent == pid]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,169 @@
+"""What became of every job: pure functions of what was found at the end."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from jobs.statuses import JOB_TRANSITIONS, TERMINAL, JobStatus
+
+LONGEST_LIFE_OF_A_DUPLICATE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a job's timeline. `batch_id` is the batch that the job has followed since."""
+
+    job_id: str
+    sequence: int
+    from_status: str
+    to_status: str  # empty for what changes no status
+    batch_id: str = ""
+
+
+@dataclass(frozen=True)
+class JobFound:
+    """A job's row."""
+
+    id: str
+    status: str
+    batch_id: str
+    is_cancel_requested: bool
+    ended_as: frozenset[str]  # the terminal statuses whose time is written
+    error_code: str = ""
+
+
+@dataclass(frozen=True)
+class BatchFound:
+    """A batch at the MDS. Times are unix seconds; `ended_at` is None while it goes on."""
+
+    id: str
+    job_id: str
+    status: str
+    visible_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything there is to judge by."""
+
+    accepted: Mapping[str, frozenset[str]]  # job ids by the client's key
+    cancels: frozenset[str]  # jobs whose cancel was answered with a 2xx
+    jobs: Mapping[str, JobFound]
+    events: list[Event]
+    batches: list[BatchFound]  # all that bear our mark
+    resources: list[str]  # names of what the provider still holds
+    unreleased: list[str]  # names of provisions that do not count as released
+    at: float = 0  # when it was gathered
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence for each thing that must not be."""
+
+    lost: list[str]
+    leaked: list[str]
+    duplicates: list[str]
+    illegal: list[str]
+    duplicates_cancelled: int
+    ended: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)  # by error code
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was lost, leaked, doubled or illegal."""
+        return not (self.lost or self.leaked or self.duplicates or self.illegal)
+
+
+def judge(found: Evidence) -> Verdict:
+    """The verdict."""
+    superfluous = list(_superfluous(found))
+    return Verdict(
+        lost=list(_lost(found)),
+        leaked=list(_leaked(found)),
+        duplicates=[*_doubled_keys(found), *_duplicates(found, superfluous)],
+        illegal=list(_illegal(found)),
+        duplicates_cancelled=sum(batch.status == JobStatus.CANCELLED for batch in superfluous),
+        ended=dict(Counter(job.status for job in found.jobs.values())),
+        failed=dict(Counter(job.error_code for job in found.jobs.values() if job.status == JobStatus.FAILED)),
+    )
+
+
+def _lost(found: Evidence) -> Iterator[str]:
+    for key, ids in found.accepted.items():
+        for job_id in sorted(ids):
+            job = found.jobs.get(job_id)
+            if job is None:
+                yield f"{job_id}: accepted ({key}), and not there"
+            elif job.status not in TERMINAL:
+                yield f"{job_id}: accepted ({key}), and still {job.status}"
+    for job_id in sorted(found.cancels):
+        if job_id in found.jobs and not found.jobs[job_id].is_cancel_requested:
+            yield f"{job_id}: its cancel was accepted, and is not there"
+
+
+def _leaked(found: Evidence) -> Iterator[str]:
+    for name in sorted({*found.resources, *found.unreleased}):
+        where = [
+            *(["held at the provider"] if name in found.resources else []),
+            *(["not recorded as released"] if name in found.unreleased else []),
+        ]
+        yield f"{name}: {' and '.join(where)}"
+
+
+def _doubled_keys(found: Evidence) -> Iterator[str]:
+    for key, ids in found.accepted.items():
+        if len(ids) > 1:
+            yield f"{key}: one key, {len(ids)} jobs: {', '.join(sorted(ids))}"
+
+
+def _superfluous(found: Evidence) -> Iterator[BatchFound]:
+    """The batches that no job ever followed."""
+    followed = {event.batch_id for event in found.events} | {job.batch_id for job in found.jobs.values()}
+    return (batch for batch in found.batches if batch.id not in followed)
+
+
+def _duplicates(found: Evidence, superfluous: Iterable[BatchFound]) -> Iterator[str]:
+    current = {job.batch_id for job in found.jobs.values()}
+    unfollowed = {batch.id for batch in superfluous}
+    for batch in found.batches:
+        what = f"{batch.id} of {batch.job_id}, {batch.status}"
+        lived = (found.at if batch.ended_at is None else batch.ended_at) - batch.visible_at
+        if batch.ended_at is None:
+            yield f"{what}: goes on, and no job waits for it"
+        elif batch.id in unfollowed and batch.status != JobStatus.CANCELLED:
+            yield f"{what}: no job ever followed it"
+        elif batch.id in unfollowed and lived > LONGEST_LIFE_OF_A_DUPLICATE_SECONDS:
+            yield f"{what}: no job ever followed it, and it lived {lived:.0f} s"
+        elif batch.status == JobStatus.COMPLETED and batch.id not in current:
+            yield f"{what}: its job followed another one later"
+
+
+def _illegal(found: Evidence) -> Iterator[str]:
+    histories: dict[str, list[Event]] = defaultdict(list)
+    in_order = sorted(found.events, key=lambda event: (event.job_id, event.sequence))
+    for job_id, events in groupby(in_order, key=lambda event: event.job_id):
+        histories[job_id] = list(events)
+    for job in found.jobs.values():
+        for complaint in _complaints(job, histories[job.id]):
+            yield f"{job.id}: {complaint}"
+
+
+def _complaints(job: JobFound, events: list[Event]) -> Iterator[str]:
+    if [event.sequence for event in events] != list(range(1, len(events) + 1)):
+        yield "its timeline has a gap"
+    status = ""
+    for event in events:
+        if not event.to_status:
+            continue
+        allowed = JOB_TRANSITIONS[JobStatus(status)] if status else {JobStatus.PENDING}
+        if event.from_status != status or event.to_status not in allowed:
+            yield f"{event.from_status or 'nothing'} -> {event.to_status} while {status or 'nothing'}"
+        status = event.to_status
+    if status != job.status:
+        yield f"its timeline ends {status or 'nowhere'}, its row says {job.status}"
+    if job.ended_as != {job.status} & TERMINAL:
+        yield f"it is {job.status}, and the times written are those of: {', '.join(sorted(job.ended_as)) or 'none'}"

@@ -1,0 +1,301 @@
+"""The soak's verdict can be guilty on each count, its plan can be repeated, and it ends as it should."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.conf import Times
+from jobs.testing.fake_mds import FakeMds
+from planner_site.process_tree import waits_at
+from planner_site.soak import faults
+from planner_site.soak.crew import Roster
+from planner_site.soak.load import Load, Order, orders
+from planner_site.soak.plan import KILLS, STOPS, plan
+from planner_site.soak.verdict import BatchFound, Event, Evidence, JobFound, judge
+from tests.checkouts import Checkout, outcome
+from tests.peers import Peer
+from tests.waiting import eventually
+
+COMPLETED = JobFound("job_1", "completed", "batch-1", is_cancel_requested=False, ended_as=frozenset({"completed"}))
+HISTORY = [
+    Event("job_1", 1, "", "pending"),
+    Event("job_1", 2, "pending", "provisioning"),
+    Event("job_1", 3, "provisioning", "submitting"),
+    Event("job_1", 4, "submitting", "", batch_id="batch-1"),
+    Event("job_1", 5, "submitting", "scheduling"),
+    Event("job_1", 6, "scheduling", "completed"),
+]
+BATCH = BatchFound("batch-1", "soak:job_1:1", "completed", visible_at=100, ended_at=120)
+CLEAN = Evidence(
+    accepted={"key-1": frozenset({"job_1"})},
+    cancels=frozenset(),
+    jobs={"job_1": COMPLETED},
+    events=HISTORY,
+    batches=[BATCH],
+    resources=[],
+    unreleased=[],
+    at=1000,
+)
+
+
+def found(**fields: Any) -> Evidence:
+    """What is clean, but for these."""
+    return dataclasses.replace(CLEAN, **fields)
+
+
+def counts(evidence: Evidence) -> tuple[int, int, int, int]:
+    verdict = judge(evidence)
+    guilty = (len(verdict.lost), len(verdict.leaked), len(verdict.duplicates), len(verdict.illegal))
+    assert verdict.is_clean == (guilty == (0, 0, 0, 0))
+    return guilty
+
+
+def another_batch(status: str, lived: float | None, job_id: str = "soak:job_1:1") -> BatchFound:
+    """One that no job followed."""
+    return BatchFound("batch-2", job_id, status, visible_at=100, ended_at=None if lived is None else 100 + lived)
+
+
+def job(**fields: Any) -> dict[str, JobFound]:
+    """The one job, but for these."""
+    return {"job_1": dataclasses.replace(COMPLETED, **fields)}
+
+
+def test_what_is_clean_is_found_clean() -> None:
+    assert counts(CLEAN) == (0, 0, 0, 0)
+    assert judge(CLEAN).ended == {"completed": 1}
+
+
+def test_an_accepted_job_that_is_not_there_is_lost() -> None:
+    assert counts(found(accepted={"key-1": frozenset({"job_1"}), "key-2": frozenset({"job_2"})})) == (1, 0, 0, 0)
+
+
+def test_a_job_that_has_not_ended_is_lost() -> None:
+    assert counts(found(jobs=job(status="scheduling", ended_as=frozenset()), events=HISTORY[:5])) == (1, 0, 0, 0)
+
+
+def test_an_accepted_cancel_that_is_not_there_is_lost() -> None:
+    assert counts(found(cancels=frozenset({"job_1"}))) == (1, 0, 0, 0)
+    assert counts(found(cancels=frozenset({"job_1"}), jobs=job(is_cancel_requested=True))) == (0, 0, 0, 0)
+
+
+def test_what_the_provider_holds_or_no_row_has_released_is_leaked() -> None:
+    assert counts(found(resources=["a", "b"], unreleased=["b", "c"])) == (0, 3, 0, 0)
+
+
+def test_one_key_with_two_jobs_is_a_duplicate() -> None:
+    jobs = {"job_1": COMPLETED, "job_2": dataclasses.replace(COMPLETED, id="job_2")}
+    events = [*HISTORY, *(dataclasses.replace(event, job_id="job_2") for event in HISTORY)]
+    evidence = found(accepted={"key-1": frozenset({"job_1", "job_2"})}, jobs=jobs, events=events)
+    assert counts(evidence) == (0, 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "lived", "duplicates", "cancelled"),
+    [
+        ("completed", 5, 1, 0),
+        ("failed", 5, 1, 0),
+        ("in_progress", None, 1, 0),
+        ("cancelled", 59, 0, 1),
+        ("cancelled", 61, 1, 1),
+    ],
+)
+def test_a_batch_that_no_job_followed_must_be_cancelled_in_time(
+    status: str, lived: float | None, duplicates: int, cancelled: int
+) -> None:
+    evidence = found(batches=[BATCH, another_batch(status, lived)])
+    assert counts(evidence) == (0, 0, duplicates, 0)
+    assert judge(evidence).duplicates_cancelled == cancelled
+
+
+def test_a_batch_that_goes_on_after_its_job_is_a_duplicate() -> None:
+    running = dataclasses.replace(BATCH, status="in_progress", ended_at=None)
+    cancelled = job(status="cancelled", ended_as=frozenset({"cancelled"}), is_cancel_requested=True)
+    events = [*HISTORY[:5], Event("job_1", 6, "scheduling", "cancelling"), Event("job_1", 7, "cancelling", "cancelled")]
+    assert counts(found(jobs=cancelled, events=events, batches=[running])) == (0, 0, 1, 0)
+
+
+@pytest.mark.parametrize(("status", "duplicates"), [("completed", 1), ("failed", 0), ("cancelled", 0)])
+def test_of_two_attempts_only_the_last_may_have_completed(status: str, duplicates: int) -> None:
+    followed = [
+        *HISTORY[:5],
+        Event("job_1", 6, "scheduling", "", batch_id="batch-2"),
+        Event("job_1", 7, "scheduling", "completed"),
+    ]
+    assert counts(found(events=followed, batches=[BATCH, another_batch(status, 5)])) == (0, 0, duplicates, 0)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param([event for event in HISTORY if event.sequence != 4], id="a gap"),
+        pytest.param(
+            [*HISTORY[:2], Event("job_1", 3, "provisioning", "scheduling"), *HISTORY[3:4], *HISTORY[5:]], id="a leap"
+        ),
+        pytest.param([*HISTORY[:4], Event("job_1", 5, "pending", "scheduling"), HISTORY[5]], id="from elsewhere"),
+        pytest.param(HISTORY[:5], id="an end without an event"),
+        pytest.param([], id="no timeline"),
+        pytest.param([*HISTORY, Event("job_1", 7, "completed", "failed")], id="two ends"),
+    ],
+)
+def test_a_timeline_that_the_table_does_not_allow_is_illegal(events: list[Event]) -> None:
+    assert counts(found(events=events))[3] > 0
+
+
+@pytest.mark.parametrize("ended_as", [set(), {"failed"}, {"completed", "failed"}])
+def test_an_end_whose_time_is_not_the_only_one_is_illegal(ended_as: set[str]) -> None:
+    assert counts(found(jobs=job(ended_as=frozenset(ended_as)))) == (0, 0, 0, 1)
+
+
+def test_the_same_seed_makes_the_same_plan() -> None:
+    first, second, other = (plan(seed, 180, 2, Times()) for seed in (1, 1, 2))
+    assert first == second != other
+    assert orders(1, 20, 60) == orders(1, 20, 60) != orders(2, 20, 60)
+
+
+def test_three_minutes_bring_every_kind_of_kill_and_stop() -> None:
+    planned = Counter((action.verb, action.what) for action in plan(3, 180, 2, Times()))
+    assert {what for verb, what in planned if verb == "kill"} == set(KILLS)
+    assert {what for verb, what in planned if verb == "stop"} == set(STOPS)
+    assert sum(count for (verb, _), count in planned.items() if verb == "kill") >= 25
+    stops = [action for action in plan(3, 180, 2, Times()) if action.verb == "stop" and action.what == "worker"]
+    assert all(action.seconds > Times().lease for action in stops)
+
+
+def test_the_fakes_know_every_misbehaviour_of_the_plan(fake_mds: FakeMds, simulated_server: Any) -> None:
+    for name, order in faults.scripts(Times()).items():
+        server = fake_mds if name.startswith("mds:") else simulated_server
+        server.script(order)
+    assert name
+
+
+class Web:
+    """Answers each POST as told, and remembers the keys."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self.answers = list(answers)
+        self.keys: list[bytes] = []
+
+    def __call__(self, request: bytes) -> bytes | None:
+        key = re.search(rb"Idempotency-Key: (.*)\r\n", request)
+        self.keys.append(key[1] if key else b"")
+        return self.answers.pop(0)
+
+
+def answer(status: str, **body: Any) -> bytes:
+    content = json.dumps(body).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + content
+
+
+def served(web: Web, **order: Any) -> Load:
+    """What one client was answered."""
+    fields: dict[str, Any] = {"cancel_after": None, "is_impatient": False, "is_repeated": False, **order}
+    with Peer(web, closes=True) as peer:
+        load = Load(peer.url, "token", {}, [Order(key="key-1", at=0, **fields)])
+        load.start()
+        try:
+            eventually(lambda: not load.unanswered)
+        finally:
+            load.stop()
+    assert web.answers == []
+    return load
+
+
+def test_a_client_asks_with_the_same_key_until_it_is_answered() -> None:
+    web = Web(None, answer("503 Service Unavailable"), answer("429 Too Many Requests"), answer("200 OK", id="job_1"))
+    load = served(web)
+    assert web.keys == [b"key-1"] * 4
+    assert load.accepted == {"key-1": {"job_1"}}
+    assert load.answers == {"none": 1, "503": 1, "429": 1, "200": 1}
+
+
+def test_a_second_job_for_the_same_key_does_not_go_unseen() -> None:
+    load = served(Web(answer("200 OK", id="job_1"), answer("200 OK", id="job_2")), is_repeated=True)
+    assert load.accepted == {"key-1": {"job_1", "job_2"}}
+
+
+def test_a_client_insists_on_its_cancel() -> None:
+    load = served(Web(answer("200 OK", id="job_1"), None, answer("200 OK", id="job_1")), cancel_after=0)
+    assert load.cancels == {"job_1"}
+
+
+def test_a_cancel_that_came_too_late_is_no_cancel() -> None:
+    load = served(Web(answer("200 OK", id="job_1"), answer("409 Conflict")), cancel_after=0)
+    assert (load.cancels, load.refused) == (set(), [])
+
+
+def test_what_no_client_should_be_told_is_kept() -> None:
+    assert served(Web(answer("400 Bad Request"))).refused == ["key-1: 400 {}"]
+
+
+def test_roles_are_read_from_the_log_and_what_has_ended_is_left_out(tmp_path: Path) -> None:
+    tree = subprocess.Popen([sys.executable, "-c", _TREE], stdout=subprocess.PIPE, text=True)
+    try:
+        assert tree.stdout
+        parent, sentinel, first, second, gone = (int(word) for word in tree.stdout.readline().split())
+        log = tmp_path / "log"
+        log.write_text(f"INFO p ready for work at {first}\nINFO p ready for work at {gone}\nINFO p pushing tasks at ")
+        roster = Roster(log)
+        crew = roster.crew(tree.pid)
+        assert (crew.parent, crew.sentinel, crew.workers, crew.pusher) == (parent, sentinel, (first,), 0)
+        with log.open("a") as end:
+            end.write(f"{second}\n")
+        assert roster.crew(tree.pid).who("pusher") == [second]
+        assert roster.crew(tree.pid).who("monitor") == []
+        assert set(waits_at(first)) == {first}
+    finally:
+        os.killpg(os.getpgid(parent), signal.SIGKILL)
+        tree.kill()
+        tree.communicate()
+
+
+# A supervisor, a cluster's parent in a session of its own, its sentinel, two children that live and one that does not.
+_TREE = """
+import os, signal, time
+reader, writer = os.pipe()
+def forked(child):
+    pid = os.fork()
+    if pid == 0:
+        child()
+        time.sleep(60)
+    return pid
+def sentinel():
+    pids = [forked(lambda: None) for _ in range(3)]
+    os.kill(pids[2], signal.SIGKILL)
+    os.waitpid(pids[2], 0)
+    os.write(writer, " ".join(map(str, [os.getppid(), os.getpid(), *pids])).encode())
+def parent():
+    os.setsid()
+    forked(sentinel)
+forked(parent)
+print(os.read(reader, 1000).decode(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.processes
+def test_a_soak_that_is_interrupted_leaves_nothing_behind(checkout: Checkout) -> None:
+    soak = checkout.start("-m", "planner_site.soak", "--jobs", "30", "--seed", "1")
+    assert soak.stderr
+    said = []
+    for line in soak.stderr:
+        said.append(line)
+        if "| kills 1 " in line:
+            break
+    soak.send_signal(signal.SIGINT)
+    code, output, errors = outcome(soak, timeout=90)
+    assert code == 1, "".join(said) + errors
+    assert "Interrupted" in errors
+    assert output == ""
+    checkout.check_nothing_runs(timeout=0)
