@@ -88,7 +88,13 @@ class EmbeddedServer:
                 self._initialise()
             if pid is None:
                 self._launch()
-            self._await_answer()
+            try:
+                self._await_answer()
+            except EmbeddedServerError:
+                if pid is None or self._postmaster() is not None:
+                    raise
+                self._launch()  # the one that ran was on its way out
+                self._await_answer()
             self._create_database()
         return self.url
 

@@ -121,6 +121,18 @@ def test_rows_survive_a_killed_server(server: EmbeddedServer) -> None:
     assert query(server.url, "SELECT row FROM kept") == 7
 
 
+def test_a_server_on_its_way_out_is_no_running_server(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a killed server is still there at the first look and gone at the next."""
+    pid = server.pid()
+    assert pid
+    kill_and_wait(pid)
+    look, looks = server._postmaster, iter([pid])
+    monkeypatch.setattr(server, "_postmaster", lambda: next(looks, None) or look())
+    server.start()
+    assert server.pid() not in {None, pid}
+    assert query(server.url, "SELECT 1") == 1
+
+
 def test_a_killed_backend_is_recovered_from(server: EmbeddedServer) -> None:
     with closing(psycopg.connect(server.url)) as connection:
         os.kill(connection.info.backend_pid, signal.SIGKILL)
