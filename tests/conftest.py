@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from jobs.testing.fake_mds import FakeMds
 from planner_site import postgres
 from planner_site.metadata_service import MetadataService
 from tests.checkouts import Checkout
+from tests.flow import Planner
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +103,17 @@ def fake_mds(settings: Any) -> Iterator[FakeMds]:
     with FakeMds() as server:
         settings.PLANNER_MDS_URL = server.url
         yield server
+
+
+@pytest.fixture
+def here(mds: str, simulated_server: SimulatedServer, settings: Any) -> Planner:
+    """An installation of its own on the real MDS, with a provider of its own."""
+    settings.PLANNER_MDS_URL = mds
+    settings.PLANNER_INSTALLATION = f"test-{uuid.uuid4().hex[:8]}"
+    # the real MDS on a busy machine needs more than a thirtieth of its time
+    patience = {"call_timeout": 3, "connect_timeout": 1, "create_batch_timeout": 4, "lease": 9}
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, **patience}
+    return Planner(mds, simulated_server)
 
 
 @pytest.fixture

@@ -19,16 +19,14 @@ from jobs.provisioners.base import Resource, ResourceState
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls
 from jobs.reconciler.admission import admission
-from jobs.statuses import JOB_TRANSITIONS, TERMINAL, JobStatus
-from jobs.tasks import run_pass
+from jobs.statuses import JOB_TRANSITIONS, JobStatus
 from jobs.testing.fake_mds import FakeMds
 from jobs.wakeup import send_hint
 from tests.answers import batch
 from tests.clock import pass_time
-from tests.engine import claimed, long_ago, places, recorded
+from tests.engine import claimed, is_quiet, long_ago, places, recorded, ticking_until
 from tests.factories import make_job, make_user
 from tests.threads import elsewhere, stopped, until_waiting
-from tests.waiting import eventually
 
 
 def now(job: Job) -> Job:
@@ -55,13 +53,7 @@ def assert_legal(job: Job) -> None:
 def ends(server: SimulatedServer, mds: FakeMds, *jobs: Job) -> list[str]:
     """Let everything come to rest; how each job ended. Nothing is held, nothing runs, every timeline is legal."""
 
-    def turn() -> bool:
-        run_pass()
-        pass_time(1)
-        is_open = Job.objects.exclude(status__in=sorted(TERMINAL)).exists()
-        return not is_open and not Provision.objects.exclude(status="released").exists()
-
-    eventually(turn, 30, 0.001, what="everything quiet")
+    ticking_until(is_quiet)
     assert (server.live(), mds.running()) == ([], [])
     wanted = Job.objects.exclude(batch_id="").exclude(status=JobStatus.CANCELLED)
     assert {each.id for each in mds.counted()} == set(wanted.values_list("batch_id", flat=True))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import socket
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import requests
 
 from jobs.batch_client import BatchClient, Submission
 from jobs.errors import UpstreamKind
 from tests.batch_calls import DECISION, SUBMISSION, client_of, failure
+from tests.flow import upload
 from tests.peers import Peer
 from tests.waiting import eventually
 
@@ -29,15 +28,6 @@ def real(mds: str) -> BatchClient:
 def submission(job_id: str, file_id: str = "no-such-file", **decided: Any) -> Submission:
     decision = dataclasses.replace(DECISION, job_id=job_id, **decided)
     return dataclasses.replace(SUBMISSION, input_file_id=file_id, decision=decision)
-
-
-def upload(mds: str, lines: int) -> str:
-    line = {"method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
-    content = "\n".join(json.dumps({"custom_id": f"c{number}", **line}) for number in range(lines))
-    answer = requests.post(
-        f"{mds}/v1/files", files={"file": ("in.jsonl", content)}, data={"purpose": "batch"}, timeout=30
-    )
-    return str(answer.json()["id"])
 
 
 def test_a_real_batch_runs_to_its_end(mds: str, real: BatchClient) -> None:

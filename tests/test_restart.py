@@ -20,36 +20,18 @@ from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls, run_pass
 from jobs.reconciler.bulkheads import Bulkheads
 from jobs.reconciler.submission import submission
-from jobs.statuses import TERMINAL
 from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
 from jobs.wakeup import send_hint
 from tests.clock import pass_time
-from tests.engine import claimed, simulated_pool, submitting_job
+from tests.engine import claimed, is_quiet, simulated_pool, submitting_job, ticking_until
 from tests.factories import make_job
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Killed(BaseException):
     """The end of a worker, as sudden as a kill: nothing catches it."""
-
-
-def quiet() -> bool:
-    is_open = Job.objects.exclude(status__in=sorted(TERMINAL)).exists()
-    return not is_open and not Provision.objects.exclude(status="released").exists()
-
-
-def ticking_until(condition: Callable[[], bool]) -> None:
-    """Passes, with time passing between them."""
-
-    def turn() -> bool:
-        run_pass(send_hint)
-        pass_time(1)
-        return condition()
-
-    eventually(turn, 20, 0.001)
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, number: int, *, is_sent: bool) -> None:
@@ -81,9 +63,9 @@ def test_a_kill_at_any_call_changes_no_outcome(
     with monkeypatch.context() as patches:
         kill_at(patches, number, is_sent=is_sent)
         with pytest.raises(Killed):
-            ticking_until(quiet)
+            ticking_until(is_quiet)
     pass_time(times().lease)
-    ticking_until(quiet)
+    ticking_until(is_quiet)
     job.refresh_from_db()
     assert (job.status, job.lost_attempts, job.crashes) == ("completed", 0, 0)
     assert Provision.objects.count() == 1
@@ -108,9 +90,9 @@ def test_a_kill_while_a_running_job_is_cancelled_changes_no_outcome(
     with monkeypatch.context() as patches:
         kill_at(patches, number, is_sent=is_sent)
         with pytest.raises(Killed):
-            ticking_until(quiet)
+            ticking_until(is_quiet)
     pass_time(times().lease)
-    ticking_until(quiet)
+    ticking_until(is_quiet)
     job.refresh_from_db()
     assert job.status == "cancelled"
     assert (fake_mds.running(), simulated_server.live()) == ([], [])
@@ -123,7 +105,7 @@ def test_a_submit_without_an_answer_makes_one_batch(
     simulated_pool(simulated_server)
     job = make_job()
     fake_mds.add_rule(Rule("create", drop=True, is_applied=is_applied))
-    ticking_until(quiet)
+    ticking_until(is_quiet)
     job.refresh_from_db()
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", attempt, 0)
     assert [batch.id for batch in fake_mds.batches()] == [job.batch_id]
@@ -142,7 +124,7 @@ def test_a_batch_made_by_a_worker_that_was_thought_dead_is_stopped(
     ticking_until(lambda: Job.objects.get().batch_id != "")
     assert late.provision is not None
     calls.batch_client().create(submission(late, late.provision, None))
-    ticking_until(quiet)
+    ticking_until(is_quiet)
     ticking_until(lambda: not fake_mds.running())
     job.refresh_from_db()
     assert (job.status, [batch.id for batch in fake_mds.counted()]) == ("completed", [job.batch_id])
@@ -162,7 +144,7 @@ def test_a_worker_that_comes_back_takes_back_what_its_job_no_longer_wants(
         assert fake_mds.wait_until(lambda: fake_mds.in_flight["create"] == 1, 10)
         planner.cancel(job.owner, job.id)
         pass_time(times().lease)
-        ticking_until(quiet)
+        ticking_until(is_quiet)
         before = Job.objects.values().get()
         BatchScan.objects.update(due_at=timezone.now() + timedelta(hours=1))  # so that no scan does it for him
         fake_mds.withdraw(hung)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import requests
 from django.utils import timezone
 
 from jobs.batch_client import Batch, BatchClient
@@ -22,6 +20,7 @@ from tests.answers import batch, error, page
 from tests.clock import pass_time
 from tests.engine import claimed, long_ago, running_job, submitting_job
 from tests.factories import make_job
+from tests.flow import upload
 
 pytestmark = pytest.mark.django_db
 
@@ -337,20 +336,10 @@ def real(mds: str, settings: Any) -> Any:
     return BatchClient(mds, connect_timeout=5, call_timeout=20, create_timeout=20)
 
 
-def long_file(mds: str) -> str:
-    """An input that keeps a batch running for minutes."""
-    body = {"model": "m", "messages": []}
-    line = {"method": "POST", "url": "/v1/chat/completions", "body": body}
-    content = "\n".join(json.dumps({"custom_id": f"c{number}", **line}) for number in range(5_000))
-    sent = {"file": ("in.jsonl", content)}
-    answer = requests.post(f"{mds}/v1/files", files=sent, data={"purpose": "batch"}, timeout=30)
-    return str(answer.json()["id"])
-
-
 @pytest.mark.mds
 def test_the_real_mds_shows_what_was_sent_and_stops_what_nobody_wants(mds: str, real: BatchClient) -> None:
     """A batch whose answer was lost, and one of an attempt that no longer counts."""
-    job = doubtful(input_file_id=long_file(mds), model="m", attempt=2)
+    job = doubtful(input_file_id=upload(mds, 5_000), model="m", attempt=2)
     assert job.provision is not None
     job.provision.spec = {"accelerator_type": "H100", "accelerator_count": 1, "replicas": 1, "options": {}}
     wanted = real.create(submission(job, job.provision, None))

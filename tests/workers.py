@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -14,21 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
 from django.conf import settings
 
 from jobs import planner
 from jobs.batch_client import Batch
-from jobs.models import Job, Provision
+from jobs.models import Job
 from jobs.provisioners.simulated_server import SimulatedServer
-from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus
+from jobs.statuses import JobStatus
 from planner_site.process_tree import children, parents
 from planner_site.processes import Service
 from tests.batch_calls import client_of
+from tests.engine import is_quiet
 from tests.factories import make_file, make_pool, make_user
+from tests.flow import ENDPOINT, upload
 from tests.waiting import eventually
-
-ENDPOINT = "/v1/chat/completions"
 
 
 @dataclass(frozen=True)
@@ -134,12 +132,7 @@ class Installation:
 
     def upload(self, lines: int) -> str:
         """An input file of that many requests."""
-        request = {"method": "POST", "url": ENDPOINT, "body": {"model": "m", "messages": []}}
-        content = "\n".join(json.dumps({"custom_id": str(number), **request}) for number in range(lines))
-        answer = requests.post(
-            f"{self._mds}/v1/files", files={"file": ("in.jsonl", content)}, data={"purpose": "batch"}, timeout=30
-        )
-        file_id: str = answer.json()["id"]
+        file_id = upload(self._mds, lines)
         make_file(self.user, id=file_id, request_count=lines)
         return file_id
 
@@ -162,17 +155,11 @@ class Installation:
     def await_end(self, timeout: float = 40) -> None:
         """Wait until every job is over and every resource given back."""
         try:
-            eventually(self._is_idle, timeout, 0.1, what="the end of all jobs")
+            eventually(is_quiet, timeout, 0.1, what="the end of all jobs")
         except AssertionError as error:
             rows = Counter(Job.objects.values_list("status", "provision__status", "last_error"))
             logs = "".join(host.service.log_tail() for host in self.hosts)
             raise AssertionError(f"{error}\n{rows}{logs}") from None
-
-    def _is_idle(self) -> bool:
-        return (
-            not Job.objects.exclude(status__in=sorted(TERMINAL)).exists()
-            and not Provision.objects.exclude(status__in=sorted(PROVISION_ENDED)).exists()
-        )
 
     def check_completed(self, jobs: Iterable[Job], timeout: float = 40) -> None:
         """Every job completes, nothing is left at the provider, and each has one batch that counts."""
