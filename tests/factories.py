@@ -126,6 +126,12 @@ def make_provision(job: Job | None = None, pool: Pool | None = None, **fields: A
             "pool": pool,
             "attempt": job.attempt,
             "name": f"bp-{uuid.uuid4()}",
+            "spec": {
+                "accelerator_type": job.accelerator_type,
+                "accelerator_count": job.accelerator_count,
+                "replicas": job.replicas,
+                "options": job.provider_config,
+            },
             "deadline_at": now + timedelta(seconds=pool.ready_timeout_seconds),
             "expires_at": now + timedelta(days=2),
             **fields,

@@ -145,25 +145,19 @@ def test_a_pool_that_holds_nothing_is_not_listed() -> None:
     assert (pool.observe_at, pool.observe_lease_expires_at) == (None, None)
 
 
-def test_a_create_wakes_the_observation_of_its_pool() -> None:
+def test_a_pool_is_looked_at_from_the_first_create_on_and_then_at_its_interval() -> None:
     pool = make_pool(observe_interval_seconds=5)
-    provisioning_job(pool)
-    (claim,) = claimed().claims
-    recorded(claim, resource("r", "pending"))
+    job = provisioning_job(pool)
+    assert claim_observations([pool.pk]) == [], "nothing can be there yet"
+    claimed()
+    (observation,) = claim_observations([pool.pk])
+    assert job.provision is not None
+    assert observation.names == (job.provision.name,)
+    record_observation(observation, {})
     pool.refresh_from_db()
     assert pool.observe_at is not None
     assert timedelta(seconds=4) < pool.observe_at - timezone.now() < timedelta(seconds=6)
-
-
-def test_a_look_asked_for_meanwhile_is_taken_at_once() -> None:
-    pool = make_pool(observe_interval_seconds=3600)
-    provision = awaited(pool)
-    observation = begun(pool)
-    soon = timezone.now()
-    Pool.objects.update(observe_at=soon)
-    record_observation(observation, {provision.name: resource(provision.name)})
-    pool.refresh_from_db()
-    assert pool.observe_at == soon
+    assert claim_observations([pool.pk]) == []
 
 
 # --- absence ---

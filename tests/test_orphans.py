@@ -24,7 +24,7 @@ from jobs.schedules import create_schedules
 from jobs.statuses import PROVISION_ENDED, ProvisionStatus
 from jobs.testing.script import Rule
 from tests.answers import batch, error
-from tests.engine import releasing, running_job, simulated_pool, submitting_job
+from tests.engine import locked, releasing, running_job, simulated_pool, submitting_job
 from tests.factories import make_job, make_pool, make_provision
 
 pytestmark = pytest.mark.django_db
@@ -151,6 +151,16 @@ def test_a_provider_that_fails_is_reported_and_stops_no_other(simulated_server: 
     assert found["whole", "abp-stuck"].is_failed
     assert names(simulated_server) == ["abp-stuck"]
     assert list(Pool.objects.get(name="whole").orphans) == ["abp-lost", "abp-stuck"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_pool_in_somebody_elses_hands_is_reported_and_stops_no_other(simulated_server: SimulatedServer) -> None:
+    held, free = simulated_pool(simulated_server), simulated_pool(simulated_server)
+    hold(simulated_server, "abp-lost")
+    with locked("jobs_pool", held.pk):
+        findings = {finding.where: finding for finding in swept().findings}
+    assert (findings[held.name].why, findings[held.name].is_failed) == ("its row is in use", True)
+    assert (findings[free.name].name, findings[free.name].is_failed) == ("abp-lost", False)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from django.db import OperationalError, connection, connections
 from django.test import Client
 
 from jobs import planner
+from jobs.conf import MAX_CRASHES
 from jobs.errors import is_database_away, is_lock_timeout
 from jobs.lifecycle.claims import Finished, step
 from jobs.lifecycle.observations import claim_observations, record_observation
@@ -25,12 +26,14 @@ from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler.admission import admission
 from jobs.tasks import run_pass
 from jobs.testing.fake_mds import FakeMds
+from jobs.testing.script import Rule
 from jobs.wakeup import send_hint
 from tests.answers import error, page, resource
 from tests.api_client import ApiClient, assert_refused
 from tests.engine import (
     claimed,
     long_ago,
+    passes_until,
     places,
     provisioning_job,
     releasing,
@@ -38,7 +41,7 @@ from tests.engine import (
     simulated_pool,
     submitting_job,
 )
-from tests.factories import make_file, make_job, make_user
+from tests.factories import make_file, make_job, make_provision, make_user
 from tests.threads import elsewhere, stopped
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -204,8 +207,51 @@ CASES: dict[str, Callable[[Pool], Case]] = {
 }
 
 
+# Of what happens in every installation more than once.
+RECURRING = [name for name in CASES if name != "claim of the first scan"]
+
+
 def reasons(job: Job) -> set[str]:
     return set(JobEvent.objects.filter(job=job).values_list("reason", flat=True))
+
+
+@pytest.mark.parametrize("case", RECURRING)
+def test_one_stopped_in_a_transaction_holds_up_no_other_row(
+    case: str, pool: Pool, simulated_server: SimulatedServer, fake_mds: FakeMds, caplog: pytest.LogCaptureFixture
+) -> None:
+    call, _ = CASES[case](pool)
+    other_pool = simulated_pool(simulated_server)
+    owner, operator = make_user(), make_user("operator")
+    file_id = make_file(owner).id
+    with stopped(call) as held:
+        # in the same pool: what needs nothing of what is held
+        created = provisioning_job(pool)
+        refused = provisioning_job(pool, accelerator_type="A100")
+        simulated_server.add_rule(Rule(on="create", accelerator_type="A100", status=409, code="out_of_capacity"))
+        # in another pool: a job's whole way; and one whose submit is not answered
+        whole = provisioning_job(other_pool)
+        doubtful = submitting_job(other_pool)
+        fake_mds.add_rule(Rule(on="create", name_prefix=f"default:{doubtful.id}", drop=True, is_applied=True))
+        given_back = make_provision(make_job(status="completed"), pool, status="ready")
+        unwanted = make_job(hold=True)
+
+        def is_done() -> bool:
+            return (
+                "resource_created" in reasons(created)
+                and "no_capacity" in reasons(refused)
+                and Job.objects.get(pk=whole.pk).status == "completed"
+                and not Provision.objects.filter(job=whole).exclude(status="released").exists()
+                and "submit_unknown" in reasons(doubtful)
+            )
+
+        passes_until(is_done, what="all the other work")
+        assert enqueue(owner, file_id, "other").status == "pending"
+        assert planner.cancel(unwanted.owner, unwanted.id).shown_status == "cancelling"
+        assert planner.release(operator, str(given_back.id)).release_requested_by
+        assert ApiClient(operator).get("/jobs").status_code == 200
+        assert held.has_session()
+        assert "lock timeout" not in caplog.text
+        held.result()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -267,3 +313,16 @@ def test_an_operators_action_whose_session_was_ended_says_so(pool: Pool) -> None
         response = held.result()
     assert response.status_code == 200
     assert "please try again" in response.text
+
+
+def test_a_suspect_that_cannot_be_given_up_yet_holds_up_no_pass(pool: Pool) -> None:
+    """It ends by handing its batch to the scan, whose row is held by one who is stopped."""
+    claim_scan()
+    BatchScan.objects.update(due_at=long_ago(), lease_expires_at=None)
+    suspect, other = running_job(pool, crashes=MAX_CRASHES), provisioning_job(pool)
+    with stopped(claim_scan):
+        passes_until(lambda: "resource_created" in reasons(other))
+        assert Job.objects.get(pk=suspect.pk).status == "in_progress"
+    claimed(lone=True)
+    assert Job.objects.get(pk=suspect.pk).status == "failed"
+    assert BatchScan.objects.get().unwanted == ["b1"]

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q
-from django.db.models.functions import Coalesce, Now
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
 
 from jobs.conf import times
 from jobs.errors import UpstreamError, UpstreamKind
@@ -37,11 +37,13 @@ class Observation:
 
 
 def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
-    """Lease the due pools among these. A pool that holds nothing is not listed any more until it does."""
+    """Lease the due pools among these: those whose time has come, and those that hold something for the first time."""
     with transaction.atomic():
         now = database_now()
         due_pools = Pool.objects.select_for_update(skip_locked=True, no_key=True).filter(
-            Q(observe_lease_expires_at__isnull=True, observe_at__lte=Now()) | Q(observe_lease_expires_at__lte=Now()),
+            Q(observe_lease_expires_at__lte=Now())
+            | Q(observe_lease_expires_at__isnull=True, observe_at__lte=Now())
+            | (Q(observe_lease_expires_at__isnull=True, observe_at__isnull=True) & Exists(_held(OuterRef("pk")))),
             pk__in=pool_ids,
         )
         claimed: list[Observation] = []
@@ -56,44 +58,49 @@ def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
     return claimed
 
 
-def _held(pool: Pool) -> Any:
+def _held(pool: Pool | OuterRef) -> Any:
     return Provision.objects.filter(
         ~Q(status__in=sorted(PROVISION_ENDED)), pool=pool, holds_resources=True, create_started_at__isnull=False
     )
 
 
 def record_observation(observation: Observation, answer: dict[str, Resource] | UpstreamError) -> bool:
-    """Write what the listing told. False if the observation was stale, and nothing was written."""
+    """Write what the listing told. False if the observation was stale, and nothing was written.
+
+    A lock timeout, at once, if the pool's row is in somebody's hands.
+    """
     with transaction.atomic():
         now = database_now()
+        # before all else, so that nobody's rows are held while this is not to be had
+        mine = Pool.objects.select_for_update(nowait=True, no_key=True)
+        pool = mine.filter(pk=observation.pool.pk, observe_version=observation.version).first()
+        if pool is None:
+            return False
         if isinstance(answer, UpstreamError):
-            return _record_failure(observation, answer, now)
-        _record_facts(observation, answer)
-        return _end(observation, now, observed_at=observation.began_at, observe_error="", observe_failures=0)
+            _record_failure(pool, answer, now)
+        else:
+            _record_facts(observation, answer)
+            _end(pool, now, observed_at=observation.began_at, observe_error="", observe_failures=0)
+        return True
 
 
-def _record_failure(observation: Observation, error: UpstreamError, now: datetime) -> bool:
-    failures = observation.pool.observe_failures + 1
+def _record_failure(pool: Pool, error: UpstreamError, now: datetime) -> None:
+    failures = pool.observe_failures + 1
     columns: dict[str, Any] = {"observe_error": str(error), "observe_failures": failures}
     if error.kind == UpstreamKind.INVALID_CREDENTIAL:
         columns |= {"is_enabled": False, "disabled_reason": str(error)}
     pause = backoff(failures, times().retry_max) + timedelta(seconds=error.retry_after_seconds or 0)
-    return _end(observation, now, pause=pause, **columns)
+    _end(pool, now, pause=pause, **columns)
 
 
-def _end(observation: Observation, now: datetime, *, pause: timedelta | None = None, **columns: Any) -> bool:
-    """Give the lease back and set the next look; a look asked for meanwhile stands."""
-    interval = pause or timedelta(seconds=observation.pool.observe_interval_seconds)
-    updated = Pool.objects.filter(pk=observation.pool.pk, observe_version=observation.version).update(
-        observe_lease_expires_at=None, observe_at=Coalesce(F("observe_at"), now + interval), **columns
-    )
-    return bool(updated)
+def _end(pool: Pool, now: datetime, *, pause: timedelta | None = None, **columns: Any) -> None:
+    """Give the lease back and set the next look."""
+    pause = pause or timedelta(seconds=pool.observe_interval_seconds)
+    Pool.objects.filter(pk=pool.pk).update(observe_lease_expires_at=None, observe_at=now + pause, **columns)
 
 
 def _record_facts(observation: Observation, listing: dict[str, Resource]) -> None:
     """Compare, lock what differs (jobs first), write it, and make it due. What is locked by others waits a round."""
-    if not Pool.objects.filter(pk=observation.pool.pk, observe_version=observation.version).exists():
-        return
     news: dict[Any, tuple[Provision, dict[str, Any]]] = {}
     for provision in _held(observation.pool).filter(status__in=_WATCHED):
         facts = _news(provision, listing.get(provision.name), observation)

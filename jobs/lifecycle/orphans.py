@@ -30,15 +30,19 @@ class OrphanResource:
     why: str
 
 
-def orphan_resources(pool: Pool, names: Collection[str], *, is_kept: bool = True) -> list[OrphanResource]:
+def orphan_resources(pool: Pool, names: Collection[str], *, is_kept: bool = True) -> list[OrphanResource] | None:
     """Those of the names, just listed under our mark in this pool, that no provision needs.
 
-    Since when is kept on the pool's row, unless `is_kept` is false; what is listed no longer is forgotten there.
+    Since when is kept on the pool's row, unless `is_kept` is false; what is listed no longer is forgotten there. None
+    if the row is in somebody's hands.
     """
     with transaction.atomic():
         now = database_now()
         # the lock is the pool's last: nothing else is taken while it is held
-        seen = Pool.objects.select_for_update(no_key=True).values_list("orphans", flat=True).get(pk=pool.pk)
+        free = Pool.objects.select_for_update(skip_locked=True, no_key=True)
+        seen = free.filter(pk=pool.pk).values_list("orphans", flat=True).first()
+        if seen is None:
+            return None
         statuses = dict(Provision.objects.filter(name__in=names).values_list("name", "status"))
         orphans = {name: statuses.get(name) for name in names if statuses.get(name) in {None, *PROVISION_ENDED}}
         since = {name: seen.get(name, now.isoformat()) for name in orphans}

@@ -14,8 +14,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Min, Q
-from django.db.models.functions import Coalesce, Least, Now
+from django.db.models import Min, Q
+from django.db.models.functions import Now
 
 from jobs.batch_client import Batch, BatchPage
 from jobs.conf import times
@@ -107,10 +107,13 @@ def _begin(scan: BatchScan, now: datetime) -> None:
 
 
 def record_scan(call: ScanCall, answer: ScanAnswer | UpstreamError) -> None:
-    """Write what the call told; at the scan's end settle the jobs in doubt. A stale answer writes nothing."""
+    """Write what the call told; at the scan's end settle the jobs in doubt. A stale answer writes nothing.
+
+    A lock timeout, at once, if the scan's row is in somebody's hands.
+    """
     with transaction.atomic():
         now = database_now()
-        scan = BatchScan.objects.select_for_update(no_key=True).filter(version=call.version).first()
+        scan = BatchScan.objects.select_for_update(nowait=True, no_key=True).filter(version=call.version).first()
         if scan is None:
             return
         scan.lease_expires_at = None
@@ -237,11 +240,6 @@ def _not_created(row: Row, scan: BatchScan, now: datetime) -> Change | None:
         return end_job(JobStatus.CANCELLED, row.provision, now, reason="cancelled", message="No batch was created.")
     event = Event("submit_not_created", f"Attempt {job.attempt} created no batch; trying again.")
     return Change(job={**new_attempt(job), "due_at": now, **NO_ERROR}, events=(event,))
-
-
-def ask_for_scan() -> None:
-    """Make the scan due now."""
-    BatchScan.objects.update(due_at=Least(Coalesce(F("due_at"), Now()), Now()))
 
 
 def is_over(batch: Batch) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db import connection, models
-from django.db.models import F
 from django.db.models.functions import Coalesce, Least, Now
 
 from jobs.conf import times
@@ -102,7 +101,11 @@ def _check(
 
 
 def write(rows: Sequence[Row], now: datetime) -> None:
-    """Write everything gathered. The caller holds the rows' locks: jobs first, then provisions, then pools."""
+    """Write everything gathered. The caller holds the locks of the jobs, and of the provisions that are released.
+
+    A pool's row and the scan's are everybody's: nothing here waits for them, or one who is stopped while he holds one
+    would hold up the rows of all other pools.
+    """
     update_rows(Job, [(row.job.id, row.job_columns) for row in rows])
     update_rows(
         Provision,
@@ -110,65 +113,55 @@ def write(rows: Sequence[Row], now: datetime) -> None:
     )
     JobEvent.objects.bulk_create([event for row in rows for event in row.events])
     if any(row.elsewhere.scan for row in rows):
-        BatchScan.objects.update(due_at=Least(Coalesce("due_at", Now()), Now()))
+        _ask_for_scan()
     _add_unwanted({row.elsewhere.unwanted_batch for row in rows} - {""}, now)
     _write_pools(rows, now)
 
 
-def _write_pools(rows: Sequence[Row], now: datetime) -> None:
-    """What the rows tell of their pools. In the order of the ids, so that no two transactions wait for each other."""
-    by_pool: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.provision is not None:
-            by_pool[row.provision.pool_id].append(row)
-    for pool_id, told in sorted(by_pool.items()):
-        disabled = next((row.elsewhere.pool_disabled for row in told if row.elsewhere.pool_disabled), "")
-        if disabled:
-            Pool.objects.filter(pk=pool_id, is_enabled=True).update(is_enabled=False, disabled_reason=disabled)
-        for accelerator_type in {name for row in told if (name := row.elsewhere.pool_full_for) is not None}:
-            _pool_is_full(pool_id, accelerator_type, now)
-        if any(_is_to_be_watched(row) for row in told):
-            _observe_soon(pool_id)
-
-
-def _is_to_be_watched(row: Row) -> bool:
-    """Whether a listing has something to tell of it that none has told yet."""
-    holds = row.provision is not None and row.provision.holds_resources
-    return holds and bool(row.provision_columns.keys() & {"create_ended_at", "release_sent_at"})
+def _ask_for_scan() -> None:
+    """Make the scan due now; if it is in somebody's hands, it comes by itself within its interval."""
+    free = BatchScan.objects.select_for_update(skip_locked=True, no_key=True)
+    BatchScan.objects.filter(pk__in=free.values("pk")).update(due_at=Least(Coalesce("due_at", Now()), Now()))
 
 
 def _add_unwanted(batch_ids: set[str], now: datetime) -> None:
-    """Have the scan stop these batches."""
+    """Have the scan stop these batches. This must not be forgotten: a lock timeout, at once, if the row is taken."""
     if not batch_ids:
         return
     BatchScan.objects.bulk_create([BatchScan()], ignore_conflicts=True)
-    scan = BatchScan.objects.select_for_update(no_key=True).get()
+    scan = BatchScan.objects.select_for_update(nowait=True, no_key=True).get()
     scan.unwanted += sorted(batch_ids - set(scan.unwanted))
     scan.due_at = min(scan.due_at or now, now)
     scan.save(update_fields=["unwanted", "due_at"])
 
 
-def _observe_soon(pool_id: int) -> None:
-    """See to it that a pool which holds something is listed within its interval."""
-    Pool.objects.filter(pk=pool_id, observe_at__isnull=True).update(
-        observe_at=Now()
-        + models.ExpressionWrapper(
-            F("observe_interval_seconds") * timedelta(seconds=1), output_field=models.DurationField()
-        )
-    )
+def _write_pools(rows: Sequence[Row], now: datetime) -> None:
+    """What the rows tell of their pools. A pool in somebody's hands is told next time: it will say the same again."""
+    told: dict[int, list[Change]] = defaultdict(list)
+    for row in rows:
+        if row.provision is not None and (row.elsewhere.pool_disabled or row.elsewhere.pool_full_for is not None):
+            told[row.provision.pool_id].append(row.elsewhere)
+    for pool in Pool.objects.select_for_update(skip_locked=True, no_key=True).filter(pk__in=told):
+        columns = set()
+        for change in told[pool.pk]:
+            if change.pool_disabled and pool.is_enabled:
+                pool.is_enabled, pool.disabled_reason = False, change.pool_disabled
+                columns |= {"is_enabled", "disabled_reason"}
+            if change.pool_full_for is not None and _is_full(pool, change.pool_full_for, now):
+                columns.add("capacity_retry_at")
+        pool.save(update_fields=columns)
 
 
-def _pool_is_full(pool_id: int, accelerator_type: str, now: datetime) -> None:
-    """Do not offer the pool for this type for a while, twice as long each time it says so again."""
-    pool = Pool.objects.select_for_update(no_key=True).get(pk=pool_id)
+def _is_full(pool: Pool, accelerator_type: str, now: datetime) -> bool:
+    """Do not offer the pool for this type for a while, twice as long each time it says so again. True if changed."""
     last = pool.capacity_retry_at.get(accelerator_type)
     if last is not None and float(last["at"]) > now.timestamp():
-        return  # another job has just been told the same
+        return False  # another job has just been told the same
     delay = times().capacity_retry_min
     if last is not None and now.timestamp() < float(last["at"]) + times().capacity_retry_max:
         delay = min(times().capacity_retry_max, 2 * float(last["delay"]))
     pool.capacity_retry_at[accelerator_type] = {"at": now.timestamp() + delay, "delay": delay}
-    pool.save(update_fields=["capacity_retry_at"])
+    return True
 
 
 def update_rows(model: type[models.Model], updates: Iterable[tuple[Any, dict[str, Any]]]) -> None:

@@ -77,7 +77,11 @@ def _resources(pool: Pool, grace_seconds: float, *, dry_run: bool) -> Iterator[F
     except UpstreamError as error:
         yield Finding(pool.name, "", "it cannot be listed", str(error), is_failed=True)
         return
-    for orphan in orphan_resources(pool, names, is_kept=not dry_run):
+    orphans = orphan_resources(pool, names, is_kept=not dry_run)
+    if orphans is None:
+        yield Finding(pool.name, "", "its row is in use", "left to the next sweep", is_failed=True)
+        return
+    for orphan in orphans:
         outcome, is_failed = _give_back(pool, orphan, grace_seconds, dry_run=dry_run)
         yield Finding(pool.name, orphan.name, orphan.why, outcome, is_failed)
 

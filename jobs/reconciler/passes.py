@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from django.db import Error, connection
+from django.db import Error, OperationalError, connection
 
 from jobs.conf import times
-from jobs.errors import UpstreamError, is_database_away
+from jobs.errors import UpstreamError, is_database_away, is_lock_timeout
 from jobs.lifecycle.claims import Bulkhead, Claim, Finished, Taken, step
 from jobs.lifecycle.observations import Observation, claim_observations, record_observation
 from jobs.lifecycle.scans import ScanAnswer, ScanCall, claim_scan, record_scan
@@ -90,11 +89,10 @@ class _Pass:
         if not self.is_alone and not self.is_ending and (is_time or not self.bulkheads.in_flight()):
             self._look_around()
         self.heartbeat.beat(self.recorded)
-        if self.bulkheads.in_flight() or taken.left:
+        if self.bulkheads.in_flight() or taken.left or self.observed or self.scanned:
             self.bulkheads.wait(times().tick)
             return True
-        is_told = bool(self.finished or self.observed or self.scanned)
-        return is_told or ((taken.is_moved or self.is_alone) and not self.is_ending)
+        return bool(self.finished) or ((taken.is_moved or self.is_alone) and not self.is_ending)
 
     def _wind_down(self) -> None:
         """Stop starting calls: on SIGTERM; at an age; or, past the age for long calls, once none is under way.
@@ -119,10 +117,18 @@ class _Pass:
             return self._record({})
         suspect = Taken()
         if not self.is_ending and self._age() < times().safety_net:
-            suspect = step([], self._free(), lone=True)
+            suspect = self._suspect()
             self._start(suspect)
         self.is_alone = suspect.has_more
         return suspect if self.is_alone else self._claim()
+
+    def _suspect(self) -> Taken:
+        try:
+            return step([], self._free(), lone=True)
+        except OperationalError as error:
+            if not is_lock_timeout(error):
+                raise
+            return Taken()  # giving it up takes the scan's row, which is in somebody's hands: another pass's affair
 
     def _claim(self) -> Taken:
         """Admit, record and claim; wake others when there is more than this pass can take."""
@@ -189,15 +195,13 @@ class _Pass:
             self.send_hint()
 
     def _record_looks(self) -> None:
-        """What observations and the scan have told."""
-        while self.observed:
-            with _containing("an observation"):
-                record_observation(*self.observed[-1])
-            self.observed.pop()
-        while self.scanned:
-            with _containing("a page of the MDS's list"):
-                record_scan(*self.scanned[-1])
-            self.scanned.pop()
+        """What observations and the scan have told, but for what is in somebody else's hands now."""
+        for look in list(self.observed):
+            if _is_recorded("an observation", partial(record_observation, *look)):
+                self.observed.remove(look)
+        for page in list(self.scanned):
+            if _is_recorded("a page of the MDS's list", partial(record_scan, *page)):
+                self.scanned.remove(page)
 
     def _look_around(self) -> None:
         """Observation of pools and the scan of the MDS's list, each with a lease of its own."""
@@ -228,15 +232,17 @@ class _Pass:
             logger.error("the scan failed in our own code", exc_info=answer)
 
 
-@contextmanager
-def _containing(what: str) -> Iterator[None]:
-    """What cannot be recorded must not take the pass and its calls along; its lease runs out by itself."""
+def _is_recorded(what: str, record: Callable[[], Any]) -> bool:
+    """Whether there is no more to do: what our own code cannot record takes no pass along, its lease runs out."""
     try:
-        yield
+        record()
     except Exception as error:
+        if is_lock_timeout(error):
+            return False
         if is_database_away(error):
             raise
         logger.exception("%s could not be recorded", what)
+    return True
 
 
 def _log_failed_undo(stale: Finished, answer: Any) -> None:
