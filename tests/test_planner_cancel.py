@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from jobs import planner
@@ -16,7 +13,7 @@ from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound, PlannerEr
 from jobs.models import Job, JobEvent, QueueMessage
 from jobs.statuses import LIVE, TERMINAL
 from tests.factories import make_job, make_user
-from tests.waiting import eventually
+from tests.threads import at_once, elsewhere, until_waiting
 
 pytestmark = pytest.mark.django_db
 
@@ -89,41 +86,20 @@ def test_a_reason_that_cannot_be_stored_is_refused(reason: str) -> None:
     assert unchanged(job)
 
 
-def in_a_thread(user: User, job_id: str, barrier: threading.Barrier | None = None) -> Job | Conflict:
-    try:
-        if barrier:
-            barrier.wait(timeout=30)
-        return planner.cancel(user, job_id)
-    except Conflict as conflict:
-        return conflict
-    finally:
-        connection.close()
-
-
 @pytest.mark.django_db(transaction=True)
 def test_cancels_at_once_are_one_cancel() -> None:
-    job, barrier = make_job(), threading.Barrier(8)
-    with ThreadPoolExecutor(8) as pool:
-        results = [pool.submit(in_a_thread, job.owner, job.pk, barrier) for _ in range(8)]
-        assert all(isinstance(result.result(), Job) for result in results)
+    job = make_job()
+    assert {each.pk for each in at_once(*[lambda: planner.cancel(job.owner, job.pk)] * 8)} == {job.pk}
     assert (JobEvent.objects.count(), QueueMessage.objects.count()) == (2, 1)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_job_that_ends_while_a_cancel_waits_for_its_row_is_a_conflict() -> None:
     job = make_job(status="in_progress")
-    with ThreadPoolExecutor(1) as pool:
-        with transaction.atomic():
-            Job.objects.filter(pk=job.pk).update(status="completed", completed_at=timezone.now())
-            waiting = pool.submit(in_a_thread, job.owner, job.pk)
-            eventually(somebody_waits_for_us, timeout=1.5)
-        result = waiting.result()
-    assert str(result) == "job is already completed"
+    with transaction.atomic():
+        Job.objects.filter(pk=job.pk).update(status="completed", completed_at=timezone.now())
+        waiting = elsewhere(lambda: planner.cancel(job.owner, job.pk))
+        until_waiting()
+    with pytest.raises(Conflict, match="job is already completed"):
+        waiting.result(30)
     assert JobEvent.objects.count() == 1
-
-
-def somebody_waits_for_us() -> bool:
-    """Whether another connection waits for a lock of this one."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT true FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
-        return cursor.fetchone() is not None

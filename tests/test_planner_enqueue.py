@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 
 from jobs import planner
 from jobs.catalogue import version_key
 from jobs.errors import Conflict, Forbidden, InvalidRequest, QueueFull
 from jobs.models import DeploymentTemplate, Job, JobEvent, QueueMessage
 from tests.factories import TEMPLATE_SPEC, make_file, make_job, make_model, make_template, make_user
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -248,21 +247,16 @@ def test_a_key_that_cannot_be_stored_is_refused() -> None:
     assert refusal(key="k" * 256).field == "idempotency_key"
 
 
-def at_once(count: int, call: Any) -> list[Any]:
-    """Run `call` in `count` threads that begin together; returns results and planner errors."""
-    barrier = threading.Barrier(count)
+def outcomes(count: int, call: Callable[[], Any]) -> list[Any]:
+    """Results and planner errors of so many calls that begin together."""
 
-    def run() -> Any:
+    def outcome() -> Any:
         try:
-            barrier.wait(timeout=30)
             return call()
         except (QueueFull, Conflict) as error:
             return error
-        finally:
-            connection.close()
 
-    with ThreadPoolExecutor(count) as pool:
-        return [future.result() for future in [pool.submit(run) for _ in range(count)]]
+    return at_once(*[outcome] * count)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -270,7 +264,7 @@ def test_fifty_creates_at_once_with_one_key_make_one_job() -> None:
     user = make_user()
     file = make_file(user)
     user.has_perm("jobs.submit_job")  # kept on the object: the threads race for the job, not for this
-    jobs = at_once(50, lambda: enqueue(user, key="k", input_file_id=file.pk).pk)
+    jobs = outcomes(50, lambda: enqueue(user, key="k", input_file_id=file.pk).pk)
     assert len(set(jobs)) == 1
     assert Job.objects.count() == JobEvent.objects.count() == QueueMessage.objects.count() == 1
 
@@ -280,6 +274,6 @@ def test_creates_at_once_never_exceed_the_capacity(settings: Any) -> None:
     settings.PLANNER_QUEUE_CAPACITY = 3
     user = make_user()
     file = make_file(user)
-    outcomes = at_once(10, lambda: enqueue(user, input_file_id=file.pk))
-    assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == 7
+    ends = outcomes(10, lambda: enqueue(user, input_file_id=file.pk))
+    assert sum(isinstance(end, QueueFull) for end in ends) == 7
     assert Job.objects.count() == JobEvent.objects.count() == 3

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection
 from django.test import Client
 
 from jobs import planner
+from jobs.broker import HintBroker
 from jobs.conf import MAX_CRASHES
 from jobs.errors import is_database_away, is_lock_timeout
 from jobs.lifecycle.claims import Finished, step
@@ -27,7 +28,7 @@ from jobs.reconciler.admission import admission
 from jobs.tasks import run_pass
 from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
-from jobs.wakeup import send_hint
+from jobs.wakeup import post_message, send_hint
 from tests.answers import error, page, resource
 from tests.api_client import ApiClient, assert_refused
 from tests.engine import (
@@ -42,7 +43,7 @@ from tests.engine import (
     submitting_job,
 )
 from tests.factories import make_file, make_job, make_provision, make_user
-from tests.threads import elsewhere, stopped
+from tests.threads import elsewhere, limit_sessions, stopped
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -52,18 +53,7 @@ LOCK_SECONDS = 0.25
 @pytest.fixture(autouse=True)
 def quick_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """For every connection opened from now on; the server ends no session unless a test says so."""
-    set_limits(monkeypatch, idle_seconds=0)
-
-
-def set_limits(monkeypatch: pytest.MonkeyPatch, *, idle_seconds: float) -> None:
-    limits = {
-        "lock_timeout": LOCK_SECONDS,
-        "statement_timeout": 20,
-        "idle_in_transaction_session_timeout": idle_seconds,
-    }
-    options = " ".join(f"-c {name}={seconds * 1000:.0f}" for name, seconds in limits.items())
-    monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "options", options)
-    connection.close()
+    limit_sessions(monkeypatch, lock_seconds=LOCK_SECONDS, idle_seconds=0)
 
 
 @pytest.fixture
@@ -326,3 +316,14 @@ def test_a_suspect_that_cannot_be_given_up_yet_holds_up_no_pass(pool: Pool) -> N
     claimed(lone=True)
     assert Job.objects.get(pk=suspect.pk).status == "failed"
     assert BatchScan.objects.get().unwanted == ["b1"]
+
+
+def test_a_broker_stopped_after_its_take_holds_nothing() -> None:
+    """Taking is one statement that commits itself; what was taken is lost with the taker, which is harmless."""
+    post_message("first")
+    with stopped(HintBroker()._take, after="DELETE FROM jobs_queuemessage") as held:
+        post_message("second")
+        assert [payload for _, payload in HintBroker()._take()] == ["second"]
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype <> 'virtualxid'", [held.backend])
+            assert cursor.fetchone() == (0,)

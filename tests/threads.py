@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+import pytest
 from django.db import connection, connections
 
 from tests.waiting import eventually
@@ -107,10 +108,15 @@ class Stopped(Generic[T]):
         self._session.execute("SET idle_in_transaction_session_timeout = 20")
         eventually(lambda: not self.has_session(), _PATIENCE, what="the end of the session")
 
+    @property
+    def backend(self) -> int:
+        """The server's process of its session."""
+        return int(self._session.info.backend_pid)
+
     def has_session(self) -> bool:
         """Whether the server still keeps its session, and with it its locks."""
         with connection.cursor() as cursor:
-            cursor.execute("SELECT true FROM pg_stat_activity WHERE pid = %s", [self._session.info.backend_pid])
+            cursor.execute("SELECT true FROM pg_stat_activity WHERE pid = %s", [self.backend])
             return cursor.fetchone() is not None
 
 
@@ -135,3 +141,11 @@ def waiting_for_locks() -> int:
 def until_waiting(count: int = 1) -> None:
     """Return once so many connections wait for a lock."""
     eventually(lambda: waiting_for_locks() >= count, _PATIENCE, what=f"{count} waiting for a lock")
+
+
+def limit_sessions(monkeypatch: pytest.MonkeyPatch, *, lock_seconds: float, idle_seconds: float) -> None:
+    """The limits of every connection opened from now on, this thread's included; 0 is none."""
+    limits = {"lock_timeout": lock_seconds, "idle_in_transaction_session_timeout": idle_seconds}
+    options = " ".join(f"-c {name}={seconds * 1000:.0f}" for name, seconds in limits.items())
+    monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "options", options)
+    connection.close()
