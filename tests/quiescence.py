@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from jobs.lifecycle.scans import external_job_id, parse_job_id
-from jobs.models import Job, JobEvent, Provision
+from jobs.models import Job, Provision
 from jobs.provisioners.simulated_server import SimulatedServer
-from jobs.statuses import JOB_TRANSITIONS, PROVISION_ENDED, TERMINAL, JobStatus
+from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus
 from jobs.testing.fake_mds import FakeMds
+from planner_site.soak.evidence import events_found, jobs_found
+from planner_site.soak.verdict import illegal_histories
 
 
 def check_quiescent(provider: SimulatedServer, mds: FakeMds) -> None:
@@ -17,7 +19,8 @@ def check_quiescent(provider: SimulatedServer, mds: FakeMds) -> None:
 
     Fails with all that is wrong (G1 to G4). Jobs are expected to have begun as `pending`.
     """
-    wrong = [*_unfinished(), *_held(provider), *_miscounted(mds), *_illegal()]
+    wrong = [*_unfinished(), *_held(provider), *_miscounted(mds)]
+    wrong += illegal_histories(jobs_found().values(), events_found())
     assert not wrong, "\n".join(wrong)
 
 
@@ -51,28 +54,3 @@ def _miscounted(mds: FakeMds) -> Iterator[str]:
         is_right = found == wanted or (not found and job.status != JobStatus.COMPLETED)
         if not is_right and job.status != JobStatus.CANCELLED:
             yield f"{attempt}, {job.status}, has uncancelled batches {found} instead of {wanted}"
-
-
-def _illegal() -> Iterator[str]:
-    histories: dict[str, list[JobEvent]] = defaultdict(list)
-    for event in JobEvent.objects.order_by("job", "sequence"):
-        histories[event.job_id].append(event)
-    for job in Job.objects.all():
-        for problem in _history_problems(job, histories[job.id]):
-            yield f"{job.id}: {problem}"
-
-
-def _history_problems(job: Job, events: list[JobEvent]) -> Iterator[str]:
-    if [event.sequence for event in events] != list(range(1, job.event_count + 1)):
-        yield f"events {[event.sequence for event in events]} instead of 1 to {job.event_count}"
-    status, ended_at = "", None
-    for event in (event for event in events if event.to_status):
-        allowed = JOB_TRANSITIONS[JobStatus(status)] if status else {JobStatus.PENDING}
-        if event.from_status != status or event.to_status not in allowed:
-            yield f"event {event.sequence} goes from {event.from_status!r} to {event.to_status!r}, after {status!r}"
-        status, ended_at = event.to_status, event.at
-    if status != job.status:
-        yield f"is {job.status}, and its events end with {status!r}"
-    times = {end.value: at for end in sorted(TERMINAL) if (at := getattr(job, f"{end.value}_at")) is not None}
-    if job.status in TERMINAL and times != {job.status: ended_at}:
-        yield f"ended {job.status} at {ended_at}, and its times are {times}"

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,22 +21,32 @@ from jobs.conf import Times
 from jobs.testing.fake_mds import FakeMds
 from planner_site.process_tree import waits_at
 from planner_site.soak import faults
+from planner_site.soak.chaos import Chaos
 from planner_site.soak.crew import Roster
 from planner_site.soak.load import Load, Order, orders
-from planner_site.soak.plan import KILLS, STOPS, plan
+from planner_site.soak.plan import KILLS, STOPS, Action, plan
 from planner_site.soak.verdict import BatchFound, Event, Evidence, JobFound, judge
+from planner_site.soak.watch import Watch
 from tests.checkouts import Checkout, outcome
 from tests.peers import Peer
 from tests.waiting import eventually
 
-COMPLETED = JobFound("job_1", "completed", "batch-1", is_cancel_requested=False, ended_as=frozenset({"completed"}))
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+COMPLETED = JobFound("job_1", "completed", "batch-1", is_cancel_requested=False, event_count=6, ended={"completed": AT})
+
+
+def event(sequence: int, old: str, new: str, batch_id: str = "") -> Event:
+    """One of the one job's."""
+    return Event("job_1", sequence, old, new, AT, batch_id)
+
+
 HISTORY = [
-    Event("job_1", 1, "", "pending"),
-    Event("job_1", 2, "pending", "provisioning"),
-    Event("job_1", 3, "provisioning", "submitting"),
-    Event("job_1", 4, "submitting", "", batch_id="batch-1"),
-    Event("job_1", 5, "submitting", "scheduling"),
-    Event("job_1", 6, "scheduling", "completed"),
+    event(1, "", "pending"),
+    event(2, "pending", "provisioning"),
+    event(3, "provisioning", "submitting"),
+    event(4, "submitting", "", batch_id="batch-1"),
+    event(5, "submitting", "scheduling"),
+    event(6, "scheduling", "completed"),
 ]
 BATCH = BatchFound("batch-1", "soak:job_1:1", "completed", visible_at=100, ended_at=120)
 CLEAN = Evidence(
@@ -81,7 +93,7 @@ def test_an_accepted_job_that_is_not_there_is_lost() -> None:
 
 
 def test_a_job_that_has_not_ended_is_lost() -> None:
-    assert counts(found(jobs=job(status="scheduling", ended_as=frozenset()), events=HISTORY[:5])) == (1, 0, 0, 0)
+    assert counts(found(jobs=job(status="scheduling", event_count=5, ended={}), events=HISTORY[:5])) == (1, 0, 0, 0)
 
 
 def test_an_accepted_cancel_that_is_not_there_is_lost() -> None:
@@ -95,7 +107,7 @@ def test_what_the_provider_holds_or_no_row_has_released_is_leaked() -> None:
 
 def test_one_key_with_two_jobs_is_a_duplicate() -> None:
     jobs = {"job_1": COMPLETED, "job_2": dataclasses.replace(COMPLETED, id="job_2")}
-    events = [*HISTORY, *(dataclasses.replace(event, job_id="job_2") for event in HISTORY)]
+    events = [*HISTORY, *(dataclasses.replace(each, job_id="job_2") for each in HISTORY)]
     evidence = found(accepted={"key-1": frozenset({"job_1", "job_2"})}, jobs=jobs, events=events)
     assert counts(evidence) == (0, 0, 1, 0)
 
@@ -120,8 +132,8 @@ def test_a_batch_that_no_job_followed_must_be_cancelled_in_time(
 
 def test_a_batch_that_goes_on_after_its_job_is_a_duplicate() -> None:
     running = dataclasses.replace(BATCH, status="in_progress", ended_at=None)
-    cancelled = job(status="cancelled", ended_as=frozenset({"cancelled"}), is_cancel_requested=True)
-    events = [*HISTORY[:5], Event("job_1", 6, "scheduling", "cancelling"), Event("job_1", 7, "cancelling", "cancelled")]
+    cancelled = job(status="cancelled", ended={"cancelled": AT}, event_count=7, is_cancel_requested=True)
+    events = [*HISTORY[:5], event(6, "scheduling", "cancelling"), event(7, "cancelling", "cancelled")]
     assert counts(found(jobs=cancelled, events=events, batches=[running])) == (0, 0, 1, 0)
 
 
@@ -129,32 +141,47 @@ def test_a_batch_that_goes_on_after_its_job_is_a_duplicate() -> None:
 def test_of_two_attempts_only_the_last_may_have_completed(status: str, duplicates: int) -> None:
     followed = [
         *HISTORY[:5],
-        Event("job_1", 6, "scheduling", "", batch_id="batch-2"),
-        Event("job_1", 7, "scheduling", "completed"),
+        event(6, "scheduling", "", batch_id="batch-2"),
+        event(7, "scheduling", "completed"),
     ]
-    assert counts(found(events=followed, batches=[BATCH, another_batch(status, 5)])) == (0, 0, duplicates, 0)
+    last = dataclasses.replace(another_batch("completed", 5))
+    first = dataclasses.replace(BATCH, status=status)
+    jobs = job(batch_id="batch-2", event_count=7)
+    assert counts(found(jobs=jobs, events=followed, batches=[first, last])) == (0, 0, duplicates, 0)
 
 
 @pytest.mark.parametrize(
     "events",
     [
-        pytest.param([event for event in HISTORY if event.sequence != 4], id="a gap"),
-        pytest.param(
-            [*HISTORY[:2], Event("job_1", 3, "provisioning", "scheduling"), *HISTORY[3:4], *HISTORY[5:]], id="a leap"
-        ),
-        pytest.param([*HISTORY[:4], Event("job_1", 5, "pending", "scheduling"), HISTORY[5]], id="from elsewhere"),
+        pytest.param([each for each in HISTORY if each.sequence != 4], id="a gap"),
+        pytest.param([*HISTORY[:2], event(3, "provisioning", "scheduling"), *HISTORY[3:4], *HISTORY[5:]], id="a leap"),
+        pytest.param([*HISTORY[:4], event(5, "pending", "scheduling"), HISTORY[5]], id="from elsewhere"),
         pytest.param(HISTORY[:5], id="an end without an event"),
         pytest.param([], id="no timeline"),
-        pytest.param([*HISTORY, Event("job_1", 7, "completed", "failed")], id="two ends"),
+        pytest.param([*HISTORY, event(7, "completed", "failed")], id="two ends"),
     ],
 )
 def test_a_timeline_that_the_table_does_not_allow_is_illegal(events: list[Event]) -> None:
     assert counts(found(events=events))[3] > 0
 
 
-@pytest.mark.parametrize("ended_as", [set(), {"failed"}, {"completed", "failed"}])
-def test_an_end_whose_time_is_not_the_only_one_is_illegal(ended_as: set[str]) -> None:
-    assert counts(found(jobs=job(ended_as=frozenset(ended_as)))) == (0, 0, 0, 1)
+@pytest.mark.parametrize(
+    "ended", [{}, {"failed": AT}, {"completed": AT, "failed": AT}, {"completed": AT + timedelta(seconds=1)}]
+)
+def test_an_end_whose_time_is_not_the_only_one_is_illegal(ended: dict[str, datetime]) -> None:
+    assert counts(found(jobs=job(ended=ended))) == (0, 0, 0, 1)
+
+
+def test_a_cancel_that_nobody_asked_for_is_illegal() -> None:
+    cancelled = job(status="cancelled", ended={"cancelled": AT})
+    events = [*HISTORY[:5], event(6, "scheduling", "cancelled")]
+    batches = [dataclasses.replace(BATCH, status="cancelled")]
+    assert counts(found(jobs=cancelled, events=events, batches=batches)) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("batches", [[], [dataclasses.replace(BATCH, status="cancelled")]])
+def test_a_completed_job_without_a_completed_batch_is_illegal(batches: list[BatchFound]) -> None:
+    assert counts(found(batches=batches)) == (0, 0, 0, 1)
 
 
 def test_the_same_seed_makes_the_same_plan() -> None:
@@ -258,6 +285,37 @@ def test_roles_are_read_from_the_log_and_what_has_ended_is_left_out(tmp_path: Pa
         os.killpg(os.getpgid(parent), signal.SIGKILL)
         tree.kill()
         tree.communicate()
+
+
+NOBODY = 2**22 + 1  # above every pid that Linux gives
+
+
+class DyingPostgres:
+    """It has been killed and is still there at the first looks."""
+
+    def __init__(self) -> None:
+        self.looks = 3
+        self.starts = 0
+
+    def pid(self) -> int | None:
+        return NOBODY if self.looks else None
+
+    def processes(self) -> set[int]:
+        self.looks = max(0, self.looks - 1)
+        return {NOBODY} if self.looks else set()
+
+    def start(self) -> None:
+        assert not self.looks, "the one before still runs"
+        self.starts += 1
+
+
+def test_a_database_killed_just_before_the_end_is_started_again() -> None:
+    postgres = DyingPostgres()
+    planner: Any = SimpleNamespace(postgres=postgres, services={})
+    chaos = Chaos(planner, Watch(""), {}, [])
+    chaos.do(Action(at=0, verb="kill", what="postgres by SIGKILL", seconds=60))
+    chaos.heal()
+    assert (postgres.starts, chaos.kills.total()) == (1, 1)
 
 
 # A supervisor, a cluster's parent in a session of its own, its sentinel, two children that live and one that does not.

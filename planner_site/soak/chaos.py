@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import requests
+from django.conf import settings
 
 from planner_site.local import LocalPlanner
 from planner_site.process_tree import children, parents
@@ -24,7 +25,7 @@ from planner_site.processes import Service
 from planner_site.soak import faults
 from planner_site.soak.crew import Crew, Roster
 from planner_site.soak.plan import Action
-from planner_site.soak.watch import Watch
+from planner_site.soak.watch import Followed, Watch
 
 MDS, PROVIDER, WEB = "fake MDS", "simulated provider", "web"
 HOSTS = ("workers", "workers 2")
@@ -39,11 +40,12 @@ _GRACE_SECONDS = 20.0  # from SIGTERM on, longer than the planner's own
 class Chaos:
     """Inside a `with`: leaving it lets everything that is stopped go on."""
 
-    def __init__(self, planner: LocalPlanner, watch: Watch, mds_url: str, provider_url: str) -> None:
+    def __init__(self, planner: LocalPlanner, watch: Watch, urls: Mapping[str, str], rosters: Sequence[Roster]) -> None:
+        """`urls` of the doubles, `mds` and `provider`; one roster for each of `HOSTS`."""
         self._planner = planner
         self._watch = watch
-        self._urls = {"mds": mds_url, "provider": provider_url}
-        self._rosters = [Roster(planner.services[name].log) for name in HOSTS]
+        self._urls = urls
+        self._rosters = rosters
         self._stopped: set[int] = set()
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._down: set[str] = set()  # parts that are to stay down for a while
@@ -76,12 +78,14 @@ class Chaos:
         """Everything runs and behaves again."""
         self._continue(set(self._stopped))
         self._later.clear()
-        self._down.clear()
-        if self._planner.postgres.pid() is None:
+        # it may have been killed a moment ago, and still be there
+        if "postgres" in self._down or self._planner.postgres.pid() is None:
+            _until(lambda: not self._planner.postgres.processes(), _END_SECONDS)
             self._start_postgres()
+        self._down.clear()
         self._keep()
         for url in self._urls.values():
-            self._until_answered(url, {"clear": True})
+            _until(partial(_is_sent, f"{url}/script", {"clear": True}), _END_SECONDS)
 
     # --- trying ---
 
@@ -245,34 +249,45 @@ class Chaos:
         service = self._planner.services[_PARTS[whom]]
         if service.pid in self._stopped or not service.is_running():
             return False
-        request = self._request(action)
-        return request is not None and _is_sent(self._urls[whom] + request[0], request[1])
-
-    def _request(self, action: Action) -> tuple[str, dict[str, Any]] | None:
-        """Path and body; None if there is nothing just now that it could be done to."""
-        if action.order:
-            return "/script", action.order
-        found = _picked(
-            self._watch.batches if action.what == faults.CANCEL_UNASKED else self._watch.resources, action.pick
+        requests_to_send = self._requests(action)
+        return bool(requests_to_send) and all(
+            _is_sent(self._urls[whom] + path, body) for path, body in requests_to_send
         )
-        if not found:
-            return None
-        if action.what == faults.CANCEL_UNASKED:
-            return f"/v1/batches/{found[0]}/cancel", {}
-        return "/script", {"vanish" if action.what == faults.VANISH else "fail": found}
 
-    def _until_answered(self, url: str, order: dict[str, Any]) -> None:
-        until = time.monotonic() + _END_SECONDS
-        while not _is_sent(f"{url}/script", order) and time.monotonic() < until:
-            time.sleep(_TRY_AGAIN_SECONDS)
+    def _requests(self, action: Action) -> list[tuple[str, dict[str, Any]]]:
+        """Paths and bodies; none if there is nothing just now that it could be done to."""
+        match action.what:
+            case faults.VANISH | faults.BREAK:
+                found = _picked(self._watch.resources, action.pick)
+                return [("/script", {"vanish" if action.what == faults.VANISH else "fail": found})] if found else []
+            case faults.CANCEL_UNASKED:
+                return [(f"/v1/batches/{batch.id}/cancel", {}) for batch in _picked(self._watch.batches, action.pick)]
+            case faults.SEND_AGAIN:
+                return [each for batch in _picked(self._watch.batches, action.pick) for each in _again(batch)]
+        return [("/script", action.order)]
 
 
 _PARTS = {"web": WEB, "provider": PROVIDER, "mds": MDS}
 
 
+def _until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for it, but no longer than that."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(_TRY_AGAIN_SECONDS)
+
+
 def _picked(found: list[Any], pick: float) -> list[Any]:
     """One of them, by a number from 0 up to 1; none of none."""
     return [found[int(pick * len(found))]] if found else []
+
+
+def _again(batch: Followed) -> list[tuple[str, dict[str, Any]]]:
+    """Another batch of the same attempt, which runs for as long as a duplicate may live."""
+    name = f"{settings.PLANNER_INSTALLATION}:{batch.attempt}"
+    rule = {"on": "create", "name_prefix": name, "run_seconds": faults.LONG_RUN_SECONDS}
+    body = {"input_file_id": batch.input_file_id, "endpoint": batch.endpoint, "completion_window": "1h"}
+    return [("/script", {"rules": [rule]}), ("/v1/batches", body | {"aibrix": {"job_id": name}})]
 
 
 def _group(service: Service) -> list[int]:

@@ -31,8 +31,8 @@ def gather(load: Load, provider_ledger: Path, mds_ledger: Path) -> Evidence:
     return Evidence(
         accepted={key: frozenset(ids) for key, ids in load.accepted.items()},
         cancels=frozenset(load.cancels),
-        jobs={job.id: _job(job) for job in Job.objects.all()},
-        events=[_event(event) for event in JobEvent.objects.all()],
+        jobs=jobs_found(),
+        events=events_found(),
         batches=_batches(mds_ledger),
         resources=[held.name for held in Ledger(provider_ledger).live()],
         unreleased=list(Provision.objects.exclude(status__in=sorted(PROVISION_ENDED)).values_list("name", flat=True)),
@@ -40,20 +40,30 @@ def gather(load: Load, provider_ledger: Path, mds_ledger: Path) -> Evidence:
     )
 
 
+def jobs_found() -> dict[str, JobFound]:
+    """All jobs, by id."""
+    return {job.id: _job(job) for job in Job.objects.all()}
+
+
+def events_found() -> list[Event]:
+    """All timelines, one after the other."""
+    return [
+        Event(e.job_id, e.sequence, e.from_status, e.to_status, e.at, e.data.get("batch_id", ""))
+        for e in JobEvent.objects.all()
+    ]
+
+
 def _job(job: Job) -> JobFound:
+    times = {status.value: getattr(job, f"{status.value}_at") for status in TERMINAL}
     return JobFound(
         id=job.id,
         status=job.status,
         batch_id=job.batch_id,
         is_cancel_requested=job.cancel_requested_at is not None,
-        ended_as=frozenset(status.value for status in TERMINAL if getattr(job, f"{status.value}_at") is not None),
+        event_count=job.event_count,
+        ended={status: at for status, at in times.items() if at is not None},
         error_code=job.error_code,
     )
-
-
-def _event(event: JobEvent) -> Event:
-    batch_id = event.data.get("batch_id", "")
-    return Event(event.job_id, event.sequence, event.from_status, event.to_status, batch_id)
 
 
 def _batches(ledger: Path) -> list[BatchFound]:

@@ -10,16 +10,18 @@ from jobs.conf import Times
 VANISH = "provider: a resource vanishes"
 BREAK = "provider: a resource breaks"
 CANCEL_UNASKED = "mds: a batch is cancelled by somebody else"
+SEND_AGAIN = "mds: a batch is sent again"  # as by a worker that was stopped between its last check and its send
+UNSCRIPTED = (VANISH, BREAK, CANCEL_UNASKED, SEND_AGAIN)
 
 _APPLIED: dict[str, Any] = {"is_applied": True}
 # A batch that may turn out a duplicate runs longer than the 60 s within which it is to be found and cancelled.
-_LONG_RUN_SECONDS = 65.0
+LONG_RUN_SECONDS = 65.0
 
 
 def scripts(times: Times) -> dict[str, dict[str, Any]]:
     """Every misbehaviour. Each passes: after so many calls the fake behaves again."""
     rules = _provider(times) | _mds(times) | _unknown_creates(times)
-    return {name: {"rules": given} for name, given in rules.items()} | {VANISH: {}, BREAK: {}, CANCEL_UNASKED: {}}
+    return {name: {"rules": given} for name, given in rules.items()} | {name: {} for name in UNSCRIPTED}
 
 
 def _rule(verb: str, count: int, **fields: Any) -> dict[str, Any]:
@@ -102,6 +104,6 @@ def _unknown_creates(times: Times) -> dict[str, list[dict[str, Any]]]:
         },
     }
     return {
-        f"mds: create {name}": [_rule("create", 2, run_seconds=_LONG_RUN_SECONDS, **fields)]
+        f"mds: create {name}": [_rule("create", 2, run_seconds=LONG_RUN_SECONDS, **fields)]
         for name, fields in fates.items()
     }

@@ -98,7 +98,7 @@ def _stops(chance: random.Random, seconds: float, hosts: int, lease: float) -> I
 
 def _faults(chance: random.Random, seconds: float, times: Times) -> Iterator[Action]:
     scripts = faults.scripts(times)
-    kinds = _shuffled(chance, tuple(scripts))
+    kinds = _shuffled(chance, (*scripts, faults.SEND_AGAIN, faults.SEND_AGAIN))  # what G2 is about comes more often
     for at in _moments(chance, seconds, _FAULT_EVERY_SECONDS):
         what = next(kinds)
         yield Action(at, "fault", what, pick=chance.random(), order=scripts[what])

@@ -16,6 +16,7 @@ from jobs.models import Pool
 from planner_site import demo_data
 from planner_site.local import Client, LocalPlanner, data_folder, say
 from planner_site.soak.chaos import HOSTS, Chaos
+from planner_site.soak.crew import Roster
 from planner_site.soak.evidence import gather, is_quiet
 from planner_site.soak.load import Load, orders
 from planner_site.soak.plan import plan
@@ -49,7 +50,8 @@ class Run:
         job = demo_data.job_request(client.upload_sample())
         self._load = Load(planner.url, demo_data.token("alice"), job, orders(seed, jobs, seconds))
         self._watch = Watch(planner.postgres.url)
-        self._chaos = Chaos(planner, self._watch, settings.PLANNER_MDS_URL, provider_url)
+        urls = {"mds": settings.PLANNER_MDS_URL, "provider": provider_url}
+        self._chaos = Chaos(planner, self._watch, urls, [Roster(planner.services[name].log) for name in HOSTS])
         connection.close()  # of the database that is going to be killed
         self._stack = ExitStack()
         self._began = self._said_at = time.monotonic()

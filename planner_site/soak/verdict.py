@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
+from datetime import datetime
 
 from jobs.statuses import JOB_TRANSITIONS, TERMINAL, JobStatus
 
@@ -20,6 +20,7 @@ class Event:
     sequence: int
     from_status: str
     to_status: str  # empty for what changes no status
+    at: datetime
     batch_id: str = ""
 
 
@@ -31,7 +32,8 @@ class JobFound:
     status: str
     batch_id: str
     is_cancel_requested: bool
-    ended_as: frozenset[str]  # the terminal statuses whose time is written
+    event_count: int
+    ended: Mapping[str, datetime]  # the times written of terminal statuses, by status
     error_code: str = ""
 
 
@@ -143,27 +145,36 @@ def _duplicates(found: Evidence, superfluous: Iterable[BatchFound]) -> Iterator[
 
 
 def _illegal(found: Evidence) -> Iterator[str]:
-    histories: dict[str, list[Event]] = defaultdict(list)
-    in_order = sorted(found.events, key=lambda event: (event.job_id, event.sequence))
-    for job_id, events in groupby(in_order, key=lambda event: event.job_id):
-        histories[job_id] = list(events)
+    yield from illegal_histories(found.jobs.values(), found.events)
+    batches = {batch.id: batch for batch in found.batches}
     for job in found.jobs.values():
-        for complaint in _complaints(job, histories[job.id]):
-            yield f"{job.id}: {complaint}"
+        batch = batches.get(job.batch_id)
+        if job.status == JobStatus.CANCELLED and not job.is_cancel_requested:
+            yield f"{job.id}: is cancelled, and nobody asked for it"
+        elif job.status == JobStatus.COMPLETED and (batch is None or batch.status != JobStatus.COMPLETED):
+            yield f"{job.id}: is completed, and its batch {job.batch_id!r} is {batch.status if batch else 'not there'}"
 
 
-def _complaints(job: JobFound, events: list[Event]) -> Iterator[str]:
-    if [event.sequence for event in events] != list(range(1, len(events) + 1)):
-        yield "its timeline has a gap"
-    status = ""
-    for event in events:
-        if not event.to_status:
-            continue
+def illegal_histories(jobs: Iterable[JobFound], events: Iterable[Event]) -> Iterator[str]:
+    """Every step that the transition table does not have, every gap, every end that was written twice or not at all."""
+    histories: dict[str, list[Event]] = defaultdict(list)
+    for event in sorted(events, key=lambda event: event.sequence):
+        histories[event.job_id].append(event)
+    for job in jobs:
+        for problem in _history_problems(job, histories[job.id]):
+            yield f"{job.id}: {problem}"
+
+
+def _history_problems(job: JobFound, events: list[Event]) -> Iterator[str]:
+    if [event.sequence for event in events] != list(range(1, job.event_count + 1)):
+        yield f"events {[event.sequence for event in events]} instead of 1 to {job.event_count}"
+    status, ended_at = "", None
+    for event in (event for event in events if event.to_status):
         allowed = JOB_TRANSITIONS[JobStatus(status)] if status else {JobStatus.PENDING}
         if event.from_status != status or event.to_status not in allowed:
-            yield f"{event.from_status or 'nothing'} -> {event.to_status} while {status or 'nothing'}"
-        status = event.to_status
+            yield f"event {event.sequence} goes from {event.from_status!r} to {event.to_status!r}, after {status!r}"
+        status, ended_at = event.to_status, event.at
     if status != job.status:
-        yield f"its timeline ends {status or 'nowhere'}, its row says {job.status}"
-    if job.ended_as != {job.status} & TERMINAL:
-        yield f"it is {job.status}, and the times written are those of: {', '.join(sorted(job.ended_as)) or 'none'}"
+        yield f"is {job.status}, and its events end with {status!r}"
+    if job.ended != ({job.status: ended_at} if job.status in TERMINAL else {}):
+        yield f"ended {job.status} at {ended_at}, and its times are {dict(job.ended)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 import psycopg
 
@@ -52,9 +53,22 @@ _FORGOTTEN = f"""
 """  # noqa: S608 - only constants are put in
 
 _RESOURCES = "SELECT name FROM jobs_provision WHERE status IN ('provisioning', 'ready') ORDER BY name"
-_BATCHES = f"SELECT batch_id FROM jobs_job WHERE batch_id <> '' AND status NOT IN {_TERMINAL} ORDER BY id"  # noqa: S608
+_BATCHES = f"""
+    SELECT batch_id, id || ':' || attempt, input_file_id, endpoint
+    FROM jobs_job WHERE batch_id <> '' AND status NOT IN {_TERMINAL} ORDER BY id
+"""  # noqa: S608 - only constants are put in
 
 _EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A batch that a live job follows, and what another one of the same attempt would be made of."""
+
+    id: str
+    attempt: str  # `<job id>:<number>`
+    input_file_id: str
+    endpoint: str
 
 
 class Watch:
@@ -67,7 +81,7 @@ class Watch:
         self._since: dict[tuple[str, str], float] = {}
         self.statuses: Counter[str] = Counter()
         self.resources: list[str] = []  # names held, that are not being released
-        self.batches: list[str] = []  # ids that jobs follow
+        self.batches: list[Followed] = []
         self.stuck_seconds = 0.0  # the longest just now
         self.longest_stuck_seconds = 0.0
         self.longest_stuck = ""  # who, and how
@@ -94,7 +108,7 @@ class Watch:
     def _sample(self, connection: psycopg.Connection) -> None:
         self.statuses = Counter(dict(connection.execute(_STATUSES).fetchall()))
         self.resources = [row[0] for row in connection.execute(_RESOURCES).fetchall()]
-        self.batches = [row[0] for row in connection.execute(_BATCHES).fetchall()]
+        self.batches = [Followed(*row) for row in connection.execute(_BATCHES).fetchall()]
         stuck = [(float(seconds), who, how) for who, how, seconds in connection.execute(_OVERDUE).fetchall()]
         now = time.monotonic()
         forgotten = {(who, how) for who, how in connection.execute(_FORGOTTEN).fetchall()}
