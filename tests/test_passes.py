@@ -29,10 +29,10 @@ def hung() -> Iterator[threading.Event]:
 
 
 class Aged:
-    """A pass at an age of the test's choice, in which every call under way counts as slow."""
+    """A pass at an age of the test's choice, in which every call under way counts as hanging."""
 
     def __init__(self, settings: Any) -> None:
-        settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "tick": 0.0}
+        settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "hang": 0.0}
         self.hints = 0
         self.age = 0.0
         self.run = passes._Pass(self._hint, lambda: False)
@@ -97,3 +97,37 @@ def test_a_submit_under_way_is_waited_for_with_everything_else_going_on(settings
     other.set()
     assert aged.at(times().no_calls_after) == {("job", NO_CALL)}
     assert aged.run.is_ending
+
+
+def test_a_share_whose_last_call_hung_is_not_trusted_with_the_one_that_has_just_begun(
+    settings: Any, hung: threading.Event
+) -> None:
+    """Calls that time out together are begun again together, perhaps in the very moment of winding down."""
+    aged = Aged(settings)
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "hang": 0.05}
+    first = threading.Event()
+    aged.hang(FOLLOW, first)
+    eventually(lambda: aged.run.bulkheads.slower_than(0.05))
+    first.set()
+    aged.drain()
+    aged.run.bulkheads.start(FOLLOW, hung.wait, lambda _: None)
+    offered = aged.at(times().no_long_calls_after)
+    assert (FOLLOW in offered, POOL in offered, aged.run.is_ending) == (False, True, False)
+    hung.set()
+    aged.drain()
+    aged.at(times().no_long_calls_after + 1)
+    assert aged.run.is_ending
+
+
+def test_a_share_that_takes_its_time_is_not_closed_for_it(settings: Any, hung: threading.Event) -> None:
+    """A pool whose calls take a moment goes on while the pass waits for what hangs elsewhere."""
+    aged = Aged(settings)
+    aged.hang(FOLLOW, hung)
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "hang": 1.0}
+    busy = threading.Event()
+    aged.run.bulkheads.start(POOL, busy.wait, lambda _: None)
+    eventually(lambda: aged.run.bulkheads.slower_than(0.2) == {FOLLOW, POOL})
+    aged.run.bulkheads._took[FOLLOW] = 10
+    offered = aged.at(times().no_long_calls_after)
+    busy.set()
+    assert (FOLLOW in offered, POOL in offered, aged.run.is_ending) == (False, True, False)

@@ -38,6 +38,7 @@ class Bulkheads:
     def __init__(self) -> None:
         self._in_flight: Counter[Bulkhead] = Counter()
         self._began_at: dict[object, tuple[Bulkhead, float]] = {}
+        self._took: dict[Bulkhead, float] = {}  # how long the last call that ended did
         self._results: SimpleQueue[tuple[object, Callable[[], None]]] = SimpleQueue()
 
     def free(self, keys: Iterable[Bulkhead]) -> dict[Bulkhead, int]:
@@ -64,9 +65,10 @@ class Bulkheads:
         _executor(key).submit(run)
 
     def slower_than(self, seconds: float) -> set[Bulkhead]:
-        """The shares with a call under way for longer than that."""
+        """The shares with a call under way for longer than that, or whose last one took longer."""
         since = time.monotonic() - seconds
-        return {key for key, began_at in self._began_at.values() if began_at < since}
+        hanging = {key for key, began_at in self._began_at.values() if began_at < since}
+        return hanging | {key for key, took in self._took.items() if took > seconds}
 
     def wait(self, seconds: float) -> None:
         """Hand on the results that have come, waiting at most this long for the first."""
@@ -74,7 +76,8 @@ class Bulkheads:
             result = self._results.get(timeout=seconds)
             while True:
                 token, hand_on = result
-                key, _ = self._began_at.pop(token)
+                key, began_at = self._began_at.pop(token)
+                self._took[key] = time.monotonic() - began_at
                 self._in_flight[key] -= 1
                 hand_on()
                 result = self._results.get_nowait()

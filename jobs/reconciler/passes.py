@@ -53,7 +53,7 @@ class _Pass:
         self.pools: list[int] = []
         self.began = time.monotonic()
         self.is_ending = False  # no further call is started
-        self.closed: set[Bulkhead] | None = None  # once it winds down: slow shares, which get no further call
+        self.closed: set[Bulkhead] | None = None  # once it winds down: shares that hang, which get no further call
         self.is_alone = True  # with jobs that may have killed their worker, one at a time; they come first
         self.recorded = 0
         self._hinted_at = self._admitted_at = self._loaded_at = float("-inf")
@@ -97,7 +97,7 @@ class _Pass:
     def _wind_down(self) -> None:
         """Stop starting calls: on SIGTERM; at an age; or, past the age for long calls, once none is under way.
 
-        Slow shares stop first, so that what hangs has ended when the quick ones stop: then the pass is over at once,
+        Shares that hang stop first, so that they have ended when the quick ones stop: then the pass is over at once,
         and no upstream's silence keeps this worker from the others' work.
         """
         if self.is_ending:
@@ -105,7 +105,7 @@ class _Pass:
         age = self._age()
         is_late = age >= times().no_calls_after - 2 * times().call_timeout
         if age >= times().no_long_calls_after and (is_late or not self.bulkheads.in_flight(_SUBMIT)):
-            self.closed = (self.closed or set()) | self.bulkheads.slower_than(times().tick)
+            self.closed = (self.closed or set()) | self.bulkheads.slower_than(times().hang)
         is_drained = self.closed is not None and not any(self.bulkheads.in_flight(key) for key in self.closed)
         if self.is_stopping() or is_drained or age >= times().no_calls_after:
             self.is_ending = True
