@@ -44,7 +44,7 @@ class Rule:
         """Whether it decides this call. A listing of everything (name "") holds whatever is hidden or shown wrong."""
         if self.on != verb or self.times == 0 or self.accelerator_type not in ("", accelerator_type):
             return False
-        is_about_some = not name and (self.hides or bool(self.shows))
+        is_about_some = verb == "list" and not name and (self.hides or bool(self.shows))
         return name.startswith(self.name_prefix) or is_about_some
 
     @property
