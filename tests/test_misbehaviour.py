@@ -188,6 +188,23 @@ def test_a_resource_or_a_batch_that_vanishes_costs_an_attempt(
     assert list(Job.objects.values_list("status", "attempt")) == [("completed", 2)] * 2
 
 
+def test_a_batch_that_was_missing_until_its_job_was_cancelled_without_it_is_stopped_when_it_is_back(
+    simulated_server: SimulatedServer, fake_mds: FakeMds
+) -> None:
+    fake_mds.run_seconds = 600
+    simulated_pool(simulated_server)
+    job = make_job()
+    ticking_until(lambda: Job.objects.get().batch_id != "")
+    missing = [fake_mds.add_rule(Rule(verb, status=404, times=None)) for verb in ("get", "cancel")]
+    planner.cancel(job.owner, job.id)
+    ticking_until(lambda: Job.objects.get().status == "cancelled")
+    assert len(fake_mds.running()) == 1
+    for rule in missing:
+        fake_mds.withdraw(rule)
+    run_to_quiescence(simulated_server, fake_mds)
+    assert [batch.status for batch in fake_mds.batches()] == ["cancelled"]
+
+
 def meet(mds: FakeMds, job: Job, rules: list[Rule]) -> list[Rule]:
     """The job's batches meet copies of these rules, and no other's do."""
     name = f"{settings.PLANNER_INSTALLATION}:{job.id}:"

@@ -117,10 +117,11 @@ def test_too_late_to_send_is_not_sent(simulated_server: SimulatedServer) -> None
     assert (simulated_server.live(), simulated_server.count("list")) == ([], 0)
 
 
-def test_a_batch_that_is_over_needs_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refusal", ["conflict", "not_found"])
+def test_a_refused_stop_is_no_proof_but_the_look_after_it_is(refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Mds:
         def cancel(self, batch_id: str) -> Any:
-            raise error("conflict", "finalized")
+            raise error(refusal)
 
         def get(self, batch_id: str) -> Any:
             return batch("completed", batch_id)

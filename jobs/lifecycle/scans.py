@@ -31,6 +31,7 @@ from jobs.statuses import RUNNING_ORDER, TERMINAL, JobStatus
 logger = logging.getLogger(__name__)
 
 _FIRST_REACH = timedelta(hours=24)
+_OVER = {"completed", "failed", "expired", "cancelled"}
 _STOPS_PER_CALL = 4  # each is a GET and a cancel; together they stay within one call's time
 
 
@@ -176,7 +177,8 @@ def _read(scan: BatchScan, page: BatchPage, now: datetime) -> bool:
 def is_unwanted(batch: Batch, attempt: int, job: Job) -> bool:
     """Whether its job neither follows this batch of ours nor may still adopt it."""
     if job.batch_id == batch.id:
-        return False
+        # a job that ended because its batch was missing has not seen that batch's end
+        return job.status in TERMINAL and (job.batch_view or {}).get("status") not in _OVER
     return job.status in TERMINAL or attempt != job.attempt or bool(job.batch_id)
 
 
@@ -244,4 +246,4 @@ def _not_created(row: Row, scan: BatchScan, now: datetime) -> Change | None:
 
 def is_over(batch: Batch) -> bool:
     """Whether a batch needs no cancel any more."""
-    return batch.status in {"completed", "failed", "expired", "cancelled"}
+    return batch.status in _OVER

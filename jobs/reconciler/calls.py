@@ -63,7 +63,7 @@ def stop_batch(batch_id: str) -> Batch:
     try:
         batch_client().cancel(batch_id)
     except UpstreamError as error:
-        if error.kind != UpstreamKind.CONFLICT:
+        if error.kind not in {UpstreamKind.CONFLICT, UpstreamKind.NOT_FOUND}:
             raise
     return batch_client().get(batch_id)
 
