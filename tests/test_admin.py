@@ -623,3 +623,30 @@ def test_tokens_are_revoked_and_neither_edited_nor_deleted() -> None:
 def test_every_model_of_the_planner_is_registered_but_the_messages() -> None:
     registered = {model for model in admin.site._registry if model._meta.app_label == "jobs"}
     assert registered == {*ROWS, *EDITED}
+
+
+# What the database cannot hold
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("/admin/jobs/job/%00/change/", 404),
+        ("/admin/jobs/job/a%00b/history/", 404),
+        ("/admin/jobs/servedmodel/%00/change/", 404),
+        ("/admin/jobs/inputfile/%00/change/", 404),
+        ("/admin/auth/user/%00/change/", 404),
+        ("/admin/jobs/job/?status__exact=%00", 400),
+        ("/admin/jobs/job/?q=%00", 400),
+        ("/admin/jobs/job/cancel/?id=%00", 400),
+        ("/admin/jobs/job/cancel/?id=", 302),
+    ],
+)
+def test_an_address_with_a_nul_is_refused(address: str, status: int) -> None:
+    client = signed_in(make_user("superuser"), raise_request_exception=False)
+    assert client.get(address).status_code == status
+
+
+def test_a_chosen_row_with_a_nul_is_refused() -> None:
+    client = signed_in(make_user("superuser"), raise_request_exception=False)
+    assert client.post(url(Job), {"action": "cancel", "_selected_action": "\0"}).status_code == 400
