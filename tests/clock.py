@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import cache
 
 from django.db import OperationalError, connection, models, transaction
-from django.db.models import F
 from psycopg.errors import LockNotAvailable
 
 from jobs.models import BatchScan, Job, JobEvent, Pool, Provision
@@ -27,7 +27,9 @@ def _moved(span: timedelta) -> bool:
             with connection.cursor() as cursor:
                 # not to wait while holding any of them is what makes a deadlock impossible
                 cursor.execute(f"LOCK TABLE {tables} IN EXCLUSIVE MODE NOWAIT")
-            _move(span)
+                for model in _ENGINE_ROWS:
+                    cursor.execute(_move_rows(model), {"span": span})
+            _move_notes(span)
     except OperationalError as error:
         if not isinstance(error.__cause__, LockNotAvailable):
             raise
@@ -35,15 +37,21 @@ def _moved(span: timedelta) -> bool:
     return True
 
 
-def _move(span: timedelta) -> None:
-    for model in _ENGINE_ROWS:
-        times = [
-            field.name
-            for field in model._meta.get_fields()
-            if isinstance(field, models.DateTimeField) and not field.generated
-        ]
-        model._default_manager.update(**{name: F(name) - span for name in times})
-    for pool in Pool.objects.exclude(capacity_retry_at={}):
+@cache
+def _move_rows(model: type[models.Model]) -> str:
+    fields = [f for f in model._meta.get_fields() if isinstance(f, models.DateTimeField) and not f.generated]
+    columns = ", ".join(f'"{f.column}" = "{f.column}" - %(span)s' for f in fields)
+    return f'UPDATE "{model._meta.db_table}" SET {columns}'  # noqa: S608 - our own names
+
+
+def _move_notes(span: timedelta) -> None:
+    """The times that stand inside of JSON."""
+    for pool in Pool.objects.exclude(capacity_retry_at={}, orphans={}):
         for retry in pool.capacity_retry_at.values():
             retry["at"] -= span.total_seconds()
-        pool.save(update_fields=["capacity_retry_at"])
+        pool.orphans = {name: _earlier(since, span) for name, since in pool.orphans.items()}
+        pool.save(update_fields=["capacity_retry_at", "orphans"])
+
+
+def _earlier(at: str, span: timedelta) -> str:
+    return (datetime.fromisoformat(at) - span).isoformat()

@@ -24,6 +24,7 @@ from jobs.schedules import create_schedules
 from jobs.statuses import PROVISION_ENDED, ProvisionStatus
 from jobs.testing.script import Rule
 from tests.answers import batch, error
+from tests.clock import pass_time
 from tests.engine import locked, releasing, running_job, simulated_pool, submitting_job
 from tests.factories import make_job, make_pool, make_provision
 
@@ -74,13 +75,6 @@ def hold(server: SimulatedServer, name: str, installation: str = "default") -> N
     assert server.create({"name": name, "installation": installation})
 
 
-def age(seconds: float) -> None:
-    """What the sweeps noted, they noted that much earlier."""
-    for pool in Pool.objects.all():
-        since = {name: datetime.fromisoformat(at) - timedelta(seconds=seconds) for name, at in pool.orphans.items()}
-        Pool.objects.filter(pk=pool.pk).update(orphans={name: at.isoformat() for name, at in since.items()})
-
-
 def swept(**options: Any) -> Sweep:
     return sweep(seconds=60, **options)
 
@@ -98,7 +92,7 @@ def test_a_resource_is_an_orphan_when_its_provision_is_over(
     provision = make_provision(pool=pool, status=status, **times)
     hold(simulated_server, provision.name)
     swept()
-    age(orphans.GRACE_SECONDS)
+    pass_time(orphans.GRACE_SECONDS)
     swept()
     is_orphan = status in PROVISION_ENDED
     assert (names(simulated_server) == []) == is_orphan
@@ -116,11 +110,11 @@ def test_a_resource_without_any_row_is_given_back_after_the_grace_and_no_other(
     assert (noted.where, noted.name, noted.why) == (pool.name, "abp-lost", "no provision has this name")
     assert names(simulated_server) == ["abp-lost", "theirs"], "seen for the first time"
     since = Pool.objects.get().orphans["abp-lost"]
-    age(orphans.GRACE_SECONDS - 10)
+    pass_time(orphans.GRACE_SECONDS - 10)
     swept()
     assert names(simulated_server) == ["abp-lost", "theirs"], "not for long enough"
     assert Pool.objects.get().orphans["abp-lost"] < since, "since when is not forgotten"
-    age(10)
+    pass_time(10)
     (released,) = swept().findings
     assert (released.outcome, released.is_failed) == ("release sent", False)
     assert names(simulated_server) == ["theirs"]

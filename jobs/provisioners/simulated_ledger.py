@@ -112,6 +112,15 @@ class Ledger:
                 cost_per_hour=sum(held.price_per_hour for held in live),
             )
 
+    def pass_time(self, seconds: float) -> None:
+        """Let everything read as if it had happened that much earlier; the journal is not told."""
+        with self._lock:
+            for held in self._objects.values():
+                held.created_at -= seconds
+                held.visible_at -= seconds
+                held.ready_at = None if held.ready_at is None else held.ready_at - seconds
+                held.gone_at = None if held.gone_at is None else held.gone_at - seconds
+
     def close(self) -> None:
         """Close the journal; what is held stays held."""
         with self._lock:

@@ -102,6 +102,11 @@ class FakeMds(ScriptedServer):
             self._batches.forget(batch_id, time.time())
             self._changed.notify_all()
 
+    def pass_time(self, seconds: int) -> None:
+        """Let every batch read as if everything had happened to it that much earlier."""
+        with self._changed:
+            self._batches.pass_time(seconds)
+
     def orders(self) -> Mapping[str, Callable[[Any], None]]:
         """`run_seconds`, `cancel_seconds`, `status` (of batches, by id) and a list of ids to `forget`."""
         return {
