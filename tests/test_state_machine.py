@@ -101,6 +101,7 @@ class HostileWorld(RuleBasedStateMachine):
     operator: User
     file: InputFile
     browser: ApiClient
+    settled = 0  # examples that came to a good end
 
     accepted = Bundle("accepted")
 
@@ -346,6 +347,7 @@ class HostileWorld(RuleBasedStateMachine):
                 check_quiescent(self.world.provider, self.world.mds)
                 for job in Job.objects.all():
                     self.check_reason(job)
+                HostileWorld.settled += 1
         finally:
             while self.stopped:
                 self.stopped.pop().go_on()
@@ -441,10 +443,11 @@ def hostile_world(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[ty
 
 
 def test_nothing_is_lost_and_nothing_leaks_whatever_happens(hostile_world: type[HostileWorld]) -> None:
+    examples = int(os.environ.get("STATE_MACHINE_EXAMPLES", "25"))
     run_state_machine_as_test(
         hostile_world,
         settings=settings(
-            max_examples=int(os.environ.get("STATE_MACHINE_EXAMPLES", "25")),
+            max_examples=examples,
             stateful_step_count=int(os.environ.get("STATE_MACHINE_STEPS", "30")),
             deadline=None,
             database=None,
@@ -452,3 +455,4 @@ def test_nothing_is_lost_and_nothing_leaks_whatever_happens(hostile_world: type[
             suppress_health_check=list(HealthCheck),
         ),
     )
+    assert hostile_world.settled >= examples
