@@ -146,8 +146,10 @@ def test_every_state_has_a_legal_next_step_on_the_right_bulkhead(
     column: dict[tuple[str, bool, bool, bool], int],
 ) -> None:
     seen = set()
+    longest = timedelta(seconds=max(times().retry_max, times().scan_interval, times().deadline_grace))
     for job, provision in shapes():
         came_from = _told_apart(job)
+        is_late = job.deadline_at == LONG_AGO
         step, row = settled(job, provision)  # raises on an illegal move, and on a circle
         seen.add((type(step), row.job.status))
         if isinstance(step, Call):
@@ -156,6 +158,7 @@ def test_every_state_has_a_legal_next_step_on_the_right_bulkhead(
             assert isinstance(step, Wait)
             assert step.until is not None, f"forgotten: {came_from}"
             assert step.until > NOW, f"looked at without a pause: {came_from}"
+            assert not is_late or step.until <= NOW + longest, f"waits on past its deadline: {came_from}"
     calls = {status for kind, status in seen if kind is Call}
     assert calls == {*LIVE} - {JobStatus.PENDING}, "the shapes reach every status that makes calls"
 
@@ -175,7 +178,8 @@ def test_a_cancel_is_honoured_in_every_state() -> None:
             assert row.job.status == JobStatus.CANCELLING, came_from
             assert not row.job.batch_id or row.job.stop_sent_at is not None, came_from
             continue
-        assert row.job.status == JobStatus.CANCELLED, came_from
+        if not (row.job.status == JobStatus.EXPIRED and row.job.batch_id):  # given up: what runs is not "cancelled"
+            assert row.job.status == JobStatus.CANCELLED, came_from
 
 
 def test_a_job_that_ends_or_goes_back_keeps_no_live_provision() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ import pytest
 
 from jobs.lifecycle.claims import step
 from jobs.lifecycle.scans import external_job_id
-from jobs.models import DeploymentTemplate, Job, Pool, Provision, ServedModel
+from jobs.models import DeploymentTemplate, Job, Provision, ServedModel
 from jobs.provisioners.simulated_server import SimulatedServer
-from jobs.statuses import LIVE, RUNNING, JobStatus
+from jobs.statuses import LIVE, JobStatus
 from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
 from jobs.validation import JobRequest
@@ -24,6 +22,7 @@ from tests.api_client import ApiClient, api, job_body
 from tests.clock import pass_time
 from tests.engine import is_quiet, places, simulated_pool, ticking_until
 from tests.factories import TEMPLATE_SPEC
+from tests.states import held_back
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -215,31 +214,6 @@ def story(job_id: str, folder: Path, mds: FakeMds) -> str:
     ):
         told = told.replace(ours, name)
     return re.sub(r"\b[0-9]{10}(\.[0-9]+)?\b", "TIME", told)
-
-
-@contextmanager
-def held_back(status: str, server: SimulatedServer, mds: FakeMds, job_id: str) -> Iterator[None]:
-    """The job gets to this status and no further."""
-    mds.run_seconds = 1e6
-    refused = Rule("create", times=None, status=429)
-    if status == "pending":
-        Pool.objects.update(is_enabled=False)
-    elif status == "provisioning":
-        server.add_rule(Rule("create", is_never_ready=True))
-    elif status == "submitting":
-        mds.add_rule(refused)
-    if status in RUNNING:
-        ticking_until(lambda: Job.objects.get(pk=job_id).batch_id)
-        mds.set_status(Job.objects.get(pk=job_id).batch_id, status)
-    ticking_until(lambda: Job.objects.get(pk=job_id).status == status)
-    yield
-    Pool.objects.update(is_enabled=True)
-    for held in server.live():
-        server.make_ready(held.name)
-    mds.withdraw(refused)
-    mds.run_seconds = 0
-    for batch in mds.running():
-        mds.set_status(batch.id, "completed", request_counts={"total": 3, "completed": 3, "failed": 0})
 
 
 def every_worker_dies() -> None:

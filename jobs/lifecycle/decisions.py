@@ -167,6 +167,10 @@ def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
     is_ready = provision is not None and provision.status == ProvisionStatus.READY
     if is_ready and gone is not None and gone.source == JobEvent.Source.PROVIDER:
         return Change(provision={"status": ProvisionStatus.LOST, "lost_at": now}, events=(gone,))
+    if _is_given_up(job):
+        message = f"Its deadline passed; the MDS has neither ended nor stopped batch {job.batch_id} since."
+        end = end_job(JobStatus.EXPIRED, provision, now, reason="deadline", message=message)
+        return end.and_then(Change(unwanted_batch=job.batch_id))
     if job.retry_at is not None and now < job.retry_at:
         return Wait(job.retry_at)
     next_poll = now if job.batch_seen_at is None else job.batch_seen_at + poll_interval(job)
@@ -188,6 +192,16 @@ def _must_stop(job: Job, provision: Provision | None, now: datetime) -> bool:
     if job.status == JobStatus.CANCELLING or _resource_gone(provision) is not None:
         return True
     return job.deadline_at is not None and job.deadline_at + timedelta(seconds=times().deadline_grace) <= now
+
+
+def _is_given_up(job: Job) -> bool:
+    """Whether the MDS itself has told, long after the deadline and a stop, that the batch goes on.
+
+    An outage of it proves nothing.
+    """
+    if job.deadline_at is None or job.batch_seen_at is None or job.stop_sent_at is None:
+        return False
+    return job.batch_seen_at >= job.deadline_at + timedelta(seconds=times().finalize_grace)
 
 
 def poll_interval(job: Job) -> timedelta:
