@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def test_it_works() -> None:
     provision = Provision.objects.get()
     assert (claim.kind, claim.job.id, claim.version) == (CallKind.CREATE, job.id, job.version)
     assert (job.status, job.pool, job.provision, job.attempt) == ("provisioning", pool, provision, 1)
-    assert provision.name.startswith("abp-")
+    assert re.fullmatch(r"abp-[0-9a-f]{20}", provision.name), "a DNS label, with room for a suffix"
     assert provision.create_started_at is not None
     spec = {"accelerator_type": "H100", "accelerator_count": 4, "replicas": 2, "options": {"zone": "b"}}
     assert provision.spec == spec

@@ -94,6 +94,23 @@ def test_the_count_from_the_upload_stands_in_for_a_missing_total() -> None:
     assert row.job.status == "completed"
 
 
+@pytest.mark.parametrize("asked", [None, NOW], ids=["unasked", "cancelled"])
+@pytest.mark.parametrize("end", ["completed", "failed", "expired", "cancelled"])
+def test_what_a_batch_did_outlives_its_end_whatever_the_end(end: str, asked: datetime | None) -> None:
+    """Partial output, counts and the batch's id stay on a job that ended; nobody blanks them afterwards."""
+    did: dict[str, Any] = {
+        "completed": 2,
+        "total": 3,
+        "output_file_id": "out",
+        "error_file_id": "err",
+        "usage": {"total_tokens": 5},
+    }
+    job = after(a_row(cancel_requested_at=asked, deadline_at=NOW), CallKind.POLL, batch(end, **did)).job
+    assert job.status in TERMINAL
+    assert (job.batch_id, job.output_file_id, job.error_file_id) == ("b1", "out", "err")
+    assert (job.request_completed, job.request_total, job.usage) == (2, 3, {"total_tokens": 5})
+
+
 @pytest.mark.parametrize(("errors", "code", "message"), [
     ([], "batch_failed", "gives no reason"),
     ([{"code": "validation_error", "message": "bad", "line": 4}], "validation_error", "bad (line 4)"),

@@ -13,7 +13,10 @@ from jobs.conf import times
 from jobs.lifecycle.scans import external_job_id, parse_job_id
 from jobs.models import Job, Provision
 from jobs.provisioners.base import ResourceState, Runtime
+from jobs.reconciler.admission import admission
 from jobs.reconciler.submission import ready_resource, resource_request, snake_case, submission
+from tests.engine import places
+from tests.factories import make_job, make_pool
 
 DEADLINE = datetime(2026, 1, 2, 3, 4, 5, 900_000, tzinfo=UTC)
 
@@ -72,6 +75,21 @@ def test_the_batch_ends_with_the_job_in_whole_unix_seconds() -> None:
     deadline = submission(a_job(), a_provision(), None).decision.provision_resource_deadline
     assert isinstance(deadline, int)
     assert deadline == int(DEADLINE.timestamp())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("window_seconds", [60, 3600, 30 * 86_400])
+def test_a_batch_never_outlives_the_resource_it_was_rented(window_seconds: int) -> None:
+    """Whatever the window, from admission on: the batch's end leaves a margin before the resource's."""
+    pool = make_pool(provider="passthrough")
+    make_job(completion_window_seconds=window_seconds)
+    admission(places(), lambda: None)
+    job, provision = Job.objects.get(), pool.provisions.get()
+    assert job.deadline_at is not None
+    batch_ends = submission(job, provision, None).decision.provision_resource_deadline
+    assert provision.expires_at.timestamp() - batch_ends >= times().lease_margin
+    assert abs(batch_ends - job.deadline_at.timestamp()) < 1
+    assert job.deadline_at - provision.requested_at >= timedelta(seconds=window_seconds), "nor is the window cut"
 
 
 def test_without_a_runtime_the_choice_is_the_mds_own() -> None:
