@@ -25,7 +25,7 @@ from planner_site.soak.chaos import Chaos
 from planner_site.soak.crew import Roster
 from planner_site.soak.load import Load, Order, orders
 from planner_site.soak.plan import KILLS, STOPS, Action, plan
-from planner_site.soak.verdict import BatchFound, Event, Evidence, JobFound, judge
+from planner_site.soak.verdict import LONGEST_LIFE_OF_A_DUPLICATE_SECONDS, BatchFound, Event, Evidence, JobFound, judge
 from planner_site.soak.watch import Watch
 from tests.checkouts import Checkout, outcome
 from tests.peers import Peer
@@ -128,6 +128,7 @@ def test_a_batch_that_no_job_followed_must_be_cancelled_in_time(
     evidence = found(batches=[BATCH, another_batch(status, lived)])
     assert counts(evidence) == (0, 0, duplicates, 0)
     assert judge(evidence).duplicates_cancelled == cancelled
+    assert judge(evidence).longest_duplicate_seconds == (CLEAN.at - 100 if lived is None else lived)
 
 
 def test_a_batch_that_goes_on_after_its_job_is_a_duplicate() -> None:
@@ -197,6 +198,20 @@ def test_three_minutes_bring_every_kind_of_kill_and_stop() -> None:
     assert sum(count for (verb, _), count in planned.items() if verb == "kill") >= 25
     stops = [action for action in plan(3, 180, 2, Times()) if action.verb == "stop" and action.what == "worker"]
     assert all(action.seconds > Times().lease for action in stops)
+
+
+def test_what_may_become_a_duplicate_outlives_the_time_within_which_it_is_to_be_cancelled() -> None:
+    """Else it would end by itself, and nobody could say whether it would have been found in time."""
+    creates = [
+        rule
+        for name, order in faults.scripts(Times()).items()
+        for rule in order.get("rules", [])
+        if name.startswith("mds:") and rule["on"] == "create" and not rule.get("retry_after_seconds")
+    ]
+    assert len(creates) > 10
+    for rule in creates:
+        listed_for = rule["run_seconds"] - rule.get("visible_after_seconds", 0)
+        assert listed_for > LONGEST_LIFE_OF_A_DUPLICATE_SECONDS, rule
 
 
 def test_the_fakes_know_every_misbehaviour_of_the_plan(fake_mds: FakeMds, simulated_server: Any) -> None:

@@ -14,7 +14,7 @@ SEND_AGAIN = "mds: a batch is sent again"  # as by a worker that was stopped bet
 UNSCRIPTED = (VANISH, BREAK, CANCEL_UNASKED, SEND_AGAIN)
 
 _APPLIED: dict[str, Any] = {"is_applied": True}
-# A batch that may turn out a duplicate runs longer than the 60 s within which it is to be found and cancelled.
+# A batch that may become a duplicate runs, once it is listed, longer than the 60 s in which it is to be cancelled.
 LONG_RUN_SECONDS = 65.0
 
 
@@ -79,8 +79,8 @@ def _mds(times: Times) -> dict[str, list[dict[str, Any]]]:
         "mds: cancel fails": [_rule("cancel", 3, status=500)],
         "mds: cancel applied, answer lost": [_rule("cancel", 3, drop=True, **_APPLIED)],
         "mds: cancel not applied, answer lost": [_rule("cancel", 3, drop=True)],
-        "mds: a batch ends with lines missing": [_rule("create", 1, missing_lines=1)],
-        "mds: a batch fails": [_rule("create", 1, ends="failed")],
+        "mds: a batch ends with lines missing": [_rule("create", 1, missing_lines=1, run_seconds=LONG_RUN_SECONDS)],
+        "mds: a batch fails": [_rule("create", 1, ends="failed", run_seconds=LONG_RUN_SECONDS)],
     }
 
 
@@ -104,6 +104,10 @@ def _unknown_creates(times: Times) -> dict[str, list[dict[str, Any]]]:
         },
     }
     return {
-        f"mds: create {name}": [_rule("create", 2, run_seconds=LONG_RUN_SECONDS, **fields)]
+        f"mds: create {name}": [_rule("create", 2, run_seconds=_run_seconds(fields), **fields)]
         for name, fields in fates.items()
     }
+
+
+def _run_seconds(fields: dict[str, Any]) -> float:
+    return LONG_RUN_SECONDS + float(fields.get("visible_after_seconds", 0))

@@ -144,6 +144,7 @@ class Run:
             "duplicates": len(verdict.duplicates),
             "illegal": len(verdict.illegal),
             "duplicates_cancelled": verdict.duplicates_cancelled,
+            "longest_duplicate_seconds": round(verdict.longest_duplicate_seconds, 1),
             "failed": verdict.failed,
             "cancels": len(load.cancels),
             "refused": len(load.refused),

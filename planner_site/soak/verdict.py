@@ -71,6 +71,7 @@ class Verdict:
     duplicates: list[str]
     illegal: list[str]
     duplicates_cancelled: int
+    longest_duplicate_seconds: float  # from its being listed to its end
     ended: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)  # by error code
 
@@ -89,6 +90,7 @@ def judge(found: Evidence) -> Verdict:
         duplicates=[*_doubled_keys(found), *_duplicates(found, superfluous)],
         illegal=list(_illegal(found)),
         duplicates_cancelled=sum(batch.status == JobStatus.CANCELLED for batch in superfluous),
+        longest_duplicate_seconds=max((_lived(batch, found.at) for batch in superfluous), default=0.0),
         ended=dict(Counter(job.status for job in found.jobs.values())),
         failed=dict(Counter(job.error_code for job in found.jobs.values() if job.status == JobStatus.FAILED)),
     )
@@ -133,7 +135,7 @@ def _duplicates(found: Evidence, superfluous: Iterable[BatchFound]) -> Iterator[
     unfollowed = {batch.id for batch in superfluous}
     for batch in found.batches:
         what = f"{batch.id} of {batch.job_id}, {batch.status}"
-        lived = (found.at if batch.ended_at is None else batch.ended_at) - batch.visible_at
+        lived = _lived(batch, found.at)
         if batch.ended_at is None:
             yield f"{what}: goes on, and no job waits for it"
         elif batch.id in unfollowed and batch.status != JobStatus.CANCELLED:
@@ -142,6 +144,11 @@ def _duplicates(found: Evidence, superfluous: Iterable[BatchFound]) -> Iterator[
             yield f"{what}: no job ever followed it, and it lived {lived:.0f} s"
         elif batch.status == JobStatus.COMPLETED and batch.id not in current:
             yield f"{what}: its job followed another one later"
+
+
+def _lived(batch: BatchFound, now: float) -> float:
+    """How long it has been listed while it went on."""
+    return max(0.0, (now if batch.ended_at is None else batch.ended_at) - batch.visible_at)
 
 
 def _illegal(found: Evidence) -> Iterator[str]:
