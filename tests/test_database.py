@@ -181,7 +181,7 @@ def test_manage_uses_a_database_url_and_starts_nothing(child_environment: dict[s
 
 
 @pytest.mark.processes
-def test_the_web_starts_while_the_database_is_down(checkout: Checkout) -> None:
+def test_the_web_starts_while_the_database_is_down_and_accepts_nothing(checkout: Checkout) -> None:
     port = free_port()
     nowhere = {"DATABASE_URL": "postgresql://planner@/planner?host=/nowhere", "DJANGO_HTTPS": "0"}
     checkout.start(
@@ -189,3 +189,7 @@ def test_the_web_starts_while_the_database_is_down(checkout: Checkout) -> None:
     )
     eventually(lambda: answers(f"http://127.0.0.1:{port}/healthz"), 30, what="an answer of /healthz")
     assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 503
+    body = {"input_dataset": "file-1", "endpoint": "/v1/chat/completions"}
+    token = {"Authorization": "Bearer abp_some-token"}
+    refused = requests.post(f"http://127.0.0.1:{port}/api/v1/jobs", json=body, headers=token, timeout=30)
+    assert refused.status_code == 503, refused.text

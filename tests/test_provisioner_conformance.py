@@ -358,6 +358,19 @@ def test_the_runtime_is_told_without_a_call(double: Double, provisioner: Provisi
     assert runtime is None or runtime.target
 
 
+def test_what_is_ready_has_all_that_the_next_step_needs(double: Double, provisioner: Provisioner) -> None:
+    """Ready means that a batch can be submitted, by what a listing tells alone."""
+    request = wanted()
+    double.stay_pending()
+    provisioner.ensure(request)
+    double.make_ready("one")
+    resource = provisioner.observe(["one"])["one"]
+    double.stop()
+    assert (resource.state, list(resource.external_ids)) == (ResourceState.READY, double.held("one"))
+    assert resource.region
+    provisioner.runtime(request, resource)
+
+
 # --- the provider that holds nothing ---
 
 
