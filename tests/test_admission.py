@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from threading import Barrier
 from typing import Any
 
 import pytest
@@ -25,6 +23,7 @@ from tests.answers import error, resource
 from tests.clock import pass_time
 from tests.engine import another_connection, locked, places, recorded
 from tests.factories import make_job, make_pool, make_provision, make_user
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -245,18 +244,8 @@ def test_a_limit_holds_against_two_admitters_at_once(limit: str) -> None:
     owner = make_user()
     for _ in range(12):
         make_job(owner)
-    together = Barrier(4, timeout=10)
-
-    def admit(_number: int) -> int:
-        try:
-            free = places()
-            together.wait()
-            return len(admission(free, Hints()).claims)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(4) as threads:
-        counts = list(threads.map(admit, range(4)))
+    free = places()
+    counts = at_once(*[lambda: len(admission(free, Hints()).claims)] * 4)
     assert sorted(counts) == [0, 0, 0, 3]
     assert Provision.objects.count() == 3
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from threading import Barrier
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from jobs.models import Job
 from jobs.queueing import FifoQueue, Room
 from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus, ProvisionStatus
 from tests.factories import make_file, make_job, make_pool, make_provision, make_template, make_user
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -124,18 +123,13 @@ def test_the_capacity_is_exact_under_thirty_enqueues_at_once(settings: Any) -> N
         model_id=template.model_id,
         template_name=template.name,
     )
-    together = Barrier(30, timeout=10)
 
-    def enqueue(_number: int) -> bool:
+    def enqueue() -> bool:
         try:
-            together.wait()
             planner.enqueue(user, request)
         except QueueFull:
             return False
-        finally:
-            connection.close()
         return True
 
-    with ThreadPoolExecutor(30) as threads:
-        accepted = list(threads.map(enqueue, range(30)))
+    accepted = at_once(*[enqueue] * 30)
     assert (sum(accepted), Job.objects.count()) == (10, 10)

@@ -257,6 +257,17 @@ def test_what_needs_the_same_row_goes_on_once_the_session_is_ended(case: str, po
         assert is_database_away(held.future.exception(30)), "nobody's fault, to be tried again"
 
 
+def test_near_the_capacity_enqueues_take_turns_and_go_on_once_the_session_is_ended(pool: Pool, settings: Any) -> None:
+    settings.PLANNER_QUEUE_CAPACITY = 3
+    owner = make_user()
+    file_id = make_file(owner).id
+    with stopped(lambda: enqueue(owner, file_id, "first")) as held:
+        assert not attempt(lambda: enqueue(owner, file_id, "second"))
+        held.lose_session()
+        assert attempt(lambda: enqueue(owner, file_id, "second"))
+    assert Job.objects.get().idempotency_key == "second"
+
+
 def attempt(work: Callable[[], Any]) -> Any:
     """What it did; None if it was refused the lock."""
     try:
