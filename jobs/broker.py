@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
@@ -150,12 +149,6 @@ class HintBroker(Broker):  # type: ignore[misc]  # django-q2 ships no types
             "started": timezone.now(),
         }
         return (_ACK, SignedPackage.dumps(task))
-
-    def __getstate__(self) -> Any:
-        return (self.list_key,)
-
-    def __setstate__(self, state: Any) -> None:
-        self.__init__(*state)  # type: ignore[misc]  # a broker has nothing else to carry over
 
 
 def _pause(seconds: float) -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "enqueue",
     "get_job",
     "get_provision",
+    "hold_admission",
     "oldest_in_status",
     "release",
     "visible_jobs",
@@ -215,6 +216,11 @@ def _repeated(user: User, key: str | None, digest: str) -> Job | None:
 def _record(job: Job, sequence: int, reason: str, user: User, **fields: Any) -> None:
     """Write the event of a change of intent, with who asked for it."""
     JobEvent.objects.create(job=job, sequence=sequence, reason=reason, actor=actor_name(user), **fields)
+
+
+def hold_admission() -> None:
+    """No job is admitted before the caller's transaction ends: a pool that holds nothing stays so until then."""
+    queueing.lock_admission()
 
 
 def announce_pool_change() -> None:

@@ -73,6 +73,12 @@ def admissible() -> QuerySet[Job]:
     )
 
 
+def lock_admission() -> None:
+    """One admission at a time: until the caller's transaction ends nobody else admits anything."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ADMISSION_LOCK])
+
+
 def waiting_classes() -> list[str]:
     """The classes with pending jobs, by one index probe each instead of a scan of the backlog."""
     with connection.cursor() as cursor:

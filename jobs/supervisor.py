@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -37,7 +38,7 @@ _MOST_PATIENCE = 8
 
 
 class Supervisor:
-    """Runs until SIGTERM or SIGINT."""
+    """Runs until SIGTERM or SIGINT. The database is asked on a thread of its own: one that hangs delays no signal."""
 
     def __init__(self, command: list[str]) -> None:
         self._command = command
@@ -47,17 +48,19 @@ class Supervisor:
         self._started_at = 0.0
         self._judged_from = 0.0
         self._patience = 1
+        self._stalled: subprocess.Popen[bytes] | None = None  # the cluster that was last judged so
 
     def run(self) -> None:
         """Start the cluster, restart it when it dies or stalls, stop it when told to."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         self._start()
+        threading.Thread(target=self._judge, daemon=True).start()
         while not self._stops_within(times().beat / 2):
             if self._cluster is None or self._cluster.poll() is not None:
                 logger.error("the cluster has died; starting it again")
                 self._restart()
-            elif self._is_stalled():
+            elif self._stalled is self._cluster:
                 self._restart_stalled()
         self._shut_down()
 
@@ -98,6 +101,24 @@ class Supervisor:
             os.killpg(self._cluster.pid, signal.SIGKILL)
         self._cluster.wait()
 
+    def _judge(self) -> None:
+        """Leave word on the cluster for the main loop until that has been told to stop."""
+        while not self._is_told_to_stop:
+            self._judge_once()
+            time.sleep(times().beat / 2)
+
+    def _judge_once(self) -> None:
+        cluster, began = self._cluster, time.monotonic()
+        if self._is_stalled():
+            self._stalled = cluster
+        if time.monotonic() - began > times().beat:
+            self._judge_from_now()  # the database hung: what it says of the time before is no judgement
+
+    def _judge_from_now(self) -> None:
+        """Nothing progresses without the database: not the cluster's fault, and it needs time to catch up after."""
+        self._judged_from = time.monotonic()
+        self._stalled = None
+
     def _is_stalled(self) -> bool:
         """Whether work has been due for long while no pass of this cluster has beaten since."""
         if time.monotonic() - self._judged_from < self._patience * times().stalled:
@@ -109,8 +130,7 @@ class Supervisor:
             return self._is_overdue()
         except (DatabaseError, InterfaceError):
             connection.close()
-            # nothing progresses without the database: not the cluster's fault, and it needs time to catch up after
-            self._judged_from = time.monotonic()
+            self._judge_from_now()
             return False
 
     def _is_overdue(self) -> bool:

@@ -53,6 +53,7 @@ MIDDLEWARE = [
     "jobs.api.authentication.DevUserMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "planner_site.nul.RefuseNulInAdmin",
 ]
 
 ROOT_URLCONF = "planner_site.urls"

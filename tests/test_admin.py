@@ -35,7 +35,11 @@ from jobs.models import (
     ServedModel,
     Worker,
 )
+from jobs.reconciler.admission import admission
+from jobs.wakeup import send_hint
+from tests.engine import places
 from tests.factories import make_file, make_job, make_model, make_pool, make_provision, make_template, make_user
+from tests.threads import elsewhere, stopped, until_waiting
 
 pytestmark = pytest.mark.django_db
 
@@ -511,17 +515,40 @@ def test_the_columns_of_the_engine_cannot_be_edited() -> None:
     assert (pool.observe_version, pool.capacity_retry_at) == (0, {})
 
 
-def test_the_provider_is_fixed_while_something_is_held_there() -> None:
+@pytest.mark.parametrize(
+    ("field", "value"), [("provider", "passthrough"), ("options", '{"base_url": "http://10.9.9.9"}')]
+)
+def test_where_a_provider_is_is_fixed_while_something_is_held_there(field: str, value: str) -> None:
+    """Else what it holds would read as absent, and count as released."""
     pool = make_pool()
-    client = signed_in(make_user("superuser"))
-    provision = make_provision(pool=pool)
-    client.post(url(Pool, "change", pool.pk), pool_form(pool, provider="passthrough"))
+    provision = make_provision(pool=pool, status="releasing")
+    client, address = signed_in(make_user("superuser")), url(Pool, "change", pool.pk)
+    before = getattr(pool, field)
+    assert "Cannot be changed while provisions here are not released" in words(client.get(address))
+    client.post(address, pool_form(pool, **{field: value, "max_live": 3}))
     pool.refresh_from_db()
-    assert pool.provider == "simulated"
+    assert (getattr(pool, field), pool.max_live) == (before, 3)
     Provision.objects.filter(pk=provision.pk).update(status="released", released_at=timezone.now())
-    client.post(url(Pool, "change", pool.pk), pool_form(pool, provider="passthrough"))
+    assert "Cannot be changed" not in words(client.get(address))
+    client.post(address, pool_form(pool, **{field: value}))
     pool.refresh_from_db()
-    assert pool.provider == "passthrough"
+    assert getattr(pool, field) != before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_pool_that_is_being_admitted_to_counts_as_holding_something() -> None:
+    pool = make_pool()
+    make_job()
+    client = signed_in(make_user("superuser"))
+    free = places()
+    edit = pool_form(pool, options='{"base_url": "http://10.9.9.9"}')
+    with stopped(lambda: admission(free, send_hint)) as admitting:
+        waiting = elsewhere(lambda: client.post(url(Pool, "change", pool.pk), edit))
+        until_waiting()
+        assert admitting.result().claims
+        assert waiting.result(30).status_code == 302
+    pool.refresh_from_db()
+    assert pool.options == {}
 
 
 @pytest.mark.parametrize(
@@ -623,3 +650,30 @@ def test_tokens_are_revoked_and_neither_edited_nor_deleted() -> None:
 def test_every_model_of_the_planner_is_registered_but_the_messages() -> None:
     registered = {model for model in admin.site._registry if model._meta.app_label == "jobs"}
     assert registered == {*ROWS, *EDITED}
+
+
+# What the database cannot hold
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("/admin/jobs/job/%00/change/", 404),
+        ("/admin/jobs/job/a%00b/history/", 404),
+        ("/admin/jobs/servedmodel/%00/change/", 404),
+        ("/admin/jobs/inputfile/%00/change/", 404),
+        ("/admin/auth/user/%00/change/", 404),
+        ("/admin/jobs/job/?status__exact=%00", 400),
+        ("/admin/jobs/job/?q=%00", 400),
+        ("/admin/jobs/job/cancel/?id=%00", 400),
+        ("/admin/jobs/job/cancel/?id=", 302),
+    ],
+)
+def test_an_address_with_a_nul_is_refused(address: str, status: int) -> None:
+    client = signed_in(make_user("superuser"), raise_request_exception=False)
+    assert client.get(address).status_code == status
+
+
+def test_a_chosen_row_with_a_nul_is_refused() -> None:
+    client = signed_in(make_user("superuser"), raise_request_exception=False)
+    assert client.post(url(Job), {"action": "cancel", "_selected_action": "\0"}).status_code == 400

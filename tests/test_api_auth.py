@@ -258,6 +258,8 @@ CROSS_SITE = [
     {"Origin": "null"},
     {"Origin": "http://testserver.evil.example"},
     {"Origin": "http://testserver:8443"},
+    {"Origin": "https://testserver"},
+    {"Origin": "testserver"},
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
     {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},

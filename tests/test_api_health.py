@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from jobs import conf
+from jobs.api import health
 from jobs.models import Worker
 
 
@@ -39,7 +41,7 @@ def test_healthz_is_the_same_in_every_mode(mode: str, settings: Any) -> None:
     assert Client().get("/healthz").status_code == 200
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_ready_is_with_a_worker_that_beats_whatever_the_mds_does(settings: Any) -> None:
     settings.PLANNER_MDS_URL = "http://127.0.0.1:1"
     beat(conf.times().unready * 9)
@@ -52,11 +54,11 @@ def test_ready_is_with_a_worker_that_beats_whatever_the_mds_does(settings: Any) 
 def test_ready_writes_nothing() -> None:
     beat(0)
     with CaptureQueriesContext(connection) as queries:
-        assert readyz()[0] == 200
+        assert set(health.answer_of_database().values()) == {"ok"}
     assert {query["sql"].split()[0] for query in queries} == {"SELECT"}
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("has_old_beat", [True, False])
 def test_without_a_beat_it_is_not_ready(has_old_beat: bool) -> None:
     if has_old_beat:
@@ -67,7 +69,7 @@ def test_without_a_beat_it_is_not_ready(has_old_beat: bool) -> None:
     assert body["checks"]["database"] == body["checks"]["migrations"] == "ok"
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_with_a_migration_missing_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     beat(0)
     monkeypatch.setattr(MigrationExecutor, "migration_plan", lambda *_: [("one", False), ("two", False)])
@@ -75,7 +77,7 @@ def test_with_a_migration_missing_it_is_not_ready(monkeypatch: pytest.MonkeyPatc
     assert (status, body["checks"]["migrations"]) == (503, "2 not applied")
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_without_a_database_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OperationalError("connection to 10.0.0.1 refused for user secret")
@@ -83,6 +85,29 @@ def test_without_a_database_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(MigrationExecutor, "__init__", fail)
     status, body = readyz()
     assert (status, body["checks"]["database"]) == (503, "does not answer (OperationalError)")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_hangs_is_asked_once_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    beat(0)
+    monkeypatch.setattr(health, "_ANSWER_SECONDS", 0.05)
+    asked, goes_on = [], threading.Event()
+
+    def hang(*_: object) -> list[Any]:
+        asked.append(threading.current_thread())
+        assert goes_on.wait(30)
+        return []
+
+    with monkeypatch.context() as patches:
+        patches.setattr(MigrationExecutor, "migration_plan", hang)
+        for _ in range(3):
+            status, body = readyz()
+            assert (status, body["checks"]["database"]) == (503, "does not answer within 0.05 s")
+        assert len(asked) == 1
+        goes_on.set()
+        asked[0].join(30)
+    monkeypatch.undo()
+    assert readyz()[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

@@ -6,7 +6,6 @@ Each receiver is a thread with a connection of its own, as the pusher is a proce
 from __future__ import annotations
 
 import logging
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from jobs.conf import Times
 from jobs.models import QueueMessage
 from jobs.wakeup import send_hint
 from tests.factories import make_job
+from tests.threads import elsewhere
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -88,19 +88,6 @@ def _backend_of_this_thread() -> int:
     return int(connection.connection.info.backend_pid)
 
 
-def elsewhere(call: Callable[[], T]) -> T:
-    """Call something on another connection, committed on its own."""
-
-    def and_close() -> T:
-        try:
-            return call()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(and_close).result(20)
-
-
 def post_task(function: str = "math.sqrt") -> None:
     async_task(function, 4)
 
@@ -158,7 +145,7 @@ def test_a_hint_is_seen_after_its_commit_and_not_before(receiver: Receiver) -> N
     eventually(receiver.is_waiting)
     with transaction.atomic():
         send_hint()
-        elsewhere(post_task)  # wakes it: it looks, and must not see the hint
+        elsewhere(post_task).result(20)  # wakes it: it looks, and must not see the hint
         assert functions(answer) == ["math.sqrt"]
         answer = receiver.start()
     assert functions(answer) == [PASS]
@@ -421,7 +408,3 @@ def test_purging_drops_hints_and_tasks() -> None:
     assert (broker.queue_size(), broker.lock_size(), broker.ping()) == (2, 0, True)
     broker.purge_queue()
     assert broker.queue_size() == 0
-
-
-def test_a_broker_can_be_pickled() -> None:
-    assert pickle.loads(pickle.dumps(HintBroker("other"))).list_key == "other"  # noqa: S301 - our own bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 from django.conf import settings
@@ -11,29 +11,13 @@ from django.conf import settings
 from jobs import planner
 from jobs.models import Job
 from jobs.provisioners.simulated_server import SimulatedServer
-from jobs.tasks import run_pass
 from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
-from tests.clock import pass_time
-from tests.engine import simulated_pool
+from tests.engine import simulated_pool, ticking_until
 from tests.factories import make_job
 from tests.quiescence import check_quiescent
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def turn() -> None:
-    run_pass()
-    pass_time(1)
-
-
-def ticking_until(condition: Callable[[], bool]) -> None:
-    def ticked() -> bool:
-        turn()
-        return condition()
-
-    eventually(ticked, 30, 0.001)
 
 
 def run_to_quiescence(provider: SimulatedServer, mds: FakeMds) -> None:

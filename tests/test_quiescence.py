@@ -11,19 +11,15 @@ from django.utils import timezone
 
 from jobs import planner
 from jobs.lifecycle.scans import external_job_id
-from jobs.models import Job, JobEvent, Provision
+from jobs.models import Job, JobEvent
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls
-from jobs.statuses import TERMINAL
-from jobs.tasks import run_pass
 from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
 from tests.batch_calls import DECISION, SUBMISSION
-from tests.clock import pass_time
-from tests.engine import simulated_pool
+from tests.engine import is_quiet, simulated_pool, ticking_until
 from tests.factories import make_job, make_provision
 from tests.quiescence import check_quiescent
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -82,14 +78,7 @@ def test_what_the_engine_does_ends_quiescent(doubles: Doubles) -> None:
     planner.cancel(second.owner, second.id)
     mds.add_rule(Rule("create", drop=True, is_applied=True))
     mds.add_rule(Rule("create", ends="cancelled"))
-
-    def turn() -> bool:
-        run_pass()
-        pass_time(1)
-        return not Job.objects.exclude(status__in=sorted(TERMINAL)).exists()
-
-    eventually(turn, 30, 0.001)
-    eventually(lambda: turn() and not Provision.objects.exclude(status="released").exists(), 30, 0.001)
+    ticking_until(is_quiet)
     check_quiescent(*doubles)
     assert sorted(Job.objects.values_list("status", flat=True)) == ["cancelled", "completed", "completed"]
     assert len(mds.batches()) >= 3, f"{first} or {third} was submitted again"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -80,3 +82,48 @@ def test_beats_of_others_do_not_hide_a_stalled_cluster(whose: str, supervisor: S
     gone.wait()
     beat(os.getpid() if whose.startswith("another") else gone.pid)
     eventually(supervisor._is_stalled)
+
+
+def test_a_stop_is_obeyed_while_the_database_hangs(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_asked, goes_on, is_over = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(self: Supervisor) -> bool:
+        is_asked.set()
+        if not goes_on.wait(10):
+            is_over.set()
+        return False
+
+    def stop_once_asked() -> None:
+        if is_asked.wait(30):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    supervisor._kill()
+    monkeypatch.setattr(Supervisor, "_is_stalled", hang)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    threading.Thread(target=stop_once_asked, daemon=True).start()
+    try:
+        supervisor.run()
+        assert not is_over.is_set(), "the database hangs to this moment"
+    finally:
+        goes_on.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert supervisor._cluster is not None
+    assert supervisor._cluster.poll() is not None
+
+
+def test_what_a_database_that_hung_says_of_the_time_before_is_no_judgement(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(self: Supervisor) -> bool:
+        threading.Event().wait(0.2)  # longer than a beat
+        return True
+
+    monkeypatch.setattr(Supervisor, "_is_stalled", hang)
+    supervisor._judged_from = float("-inf")
+    supervisor._judge_once()
+    assert supervisor._stalled is None
+    assert supervisor._judged_from > 0
+    monkeypatch.setattr(Supervisor, "_is_stalled", lambda self: True)
+    supervisor._judge_once()
+    assert supervisor._stalled is supervisor._cluster

@@ -46,6 +46,11 @@ EDITABLE = (
     "observe_interval_seconds",
     "absence_confirm_seconds",
 )
+ADDRESS = ("provider", "options")
+FIXED = (
+    "Cannot be changed while provisions here are not released: at another address they would read as gone, and nobody "
+    "would give them back. Disable this pool, make another, and change this one once it holds nothing."
+)
 MEASURED = 200  # the newest provisions that became ready
 
 
@@ -120,10 +125,18 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
         actions.pop("delete_selected", None)
         return actions
 
+    def get_form(self, request: HttpRequest, obj: Pool | None = None, change: bool = False, **kwargs: Any) -> Any:
+        """With the reason beside what cannot be edited now."""
+        if obj is not None and request.method == "POST":
+            planner.hold_admission()  # what is not held there now is not held when the edit is committed
+        if obj is not None and _held(obj.pk).exists():
+            kwargs["help_texts"] = dict.fromkeys(ADDRESS, FIXED)
+        return super().get_form(request, obj, change=change, **kwargs)
+
     def get_readonly_fields(self, request: HttpRequest, obj: Pool | None = None) -> tuple[str, ...]:
-        """The engine's columns always; the provider while somebody there still holds something of ours."""
+        """The engine's columns always; where the provider is while something of ours is held there."""
         fixed = ("observed", "time_to_ready", *CONTROL)
-        return ("provider", *fixed) if obj is not None and _held(obj.pk).exists() else fixed
+        return (*ADDRESS, *fixed) if obj is not None and _held(obj.pk).exists() else fixed
 
     def save_model(self, request: HttpRequest, obj: Pool, form: Any, change: bool) -> None:
         """Write what was edited and nothing else: the engine writes other columns of this row meanwhile."""

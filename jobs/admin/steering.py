@@ -123,9 +123,9 @@ class SteeredAdmin(RowsAdmin):
     def _valid(self, ids: list[str]) -> list[Any]:
         """The ids that can be one at all."""
         found = []
-        for key in ids:
+        for key in filter(None, (given.replace("\0", "") for given in ids)):
             with contextlib.suppress(ValidationError):
-                found.append(self.opts.pk.to_python(key.replace("\0", "")))
+                found.append(self.opts.pk.to_python(key))
         return found
 
     def _steer(self, request: HttpRequest) -> HttpResponse:

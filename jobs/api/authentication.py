@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import cast
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -92,5 +91,5 @@ def refuse_cross_site(request: HttpRequest) -> None:
     if request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}:
         raise PermissionDenied("refused: the request comes from another site")
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.get_host().lower():
+    if origin is not None and origin.lower() != f"{request.scheme}://{request.get_host()}".lower():
         raise PermissionDenied("refused: the request comes from another site")

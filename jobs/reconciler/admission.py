@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from heapq import merge
 
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, transaction
 
 from jobs import queueing
 from jobs.errors import UpstreamError, is_lock_timeout
@@ -29,8 +29,7 @@ def admission(slots: dict[Bulkhead, int], send_hint: Callable[[], None]) -> Take
     began = time.monotonic()
     try:
         with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [queueing.ADMISSION_LOCK])
+            queueing.lock_admission()
             # read only now: what committed while we waited for the lock must be seen
             now = database_now()
             picks = _picks(now)
