@@ -8,10 +8,10 @@ INSTALL := -m pip --disable-pip-version-check --no-input install -qq --require-h
 SAY := >&2 echo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench soak test check lock stop
+.PHONY: help setup demo bench soak crash-points test check lock stop
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/complete .venv-mds/complete ## install everything into .venv and .venv-mds; once, about a minute
 	@:
@@ -24,6 +24,9 @@ bench: setup ## figures measured on this machine, about a quarter of an hour; ON
 
 soak: setup ## kill, stop and restart everything under load, then tell what was lost; MINUTES=3 JOBS=300, SEED=n repeats one
 	@$(RUN) -m planner_site.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))
+
+crash-points: setup ## every fault at every commit and outside call, with real processes; hours; ONLY=words takes a part
+	@$(RUN) -m pytest -v -m crash_points tests/test_crash_points.py $(if $(ONLY),-k "$(ONLY)")
 
 test: setup ## the tests, on a PostgreSQL and a metadata service of their own
 	@$(RUN) -m pytest

@@ -25,7 +25,7 @@ from django.db.models import Q, QuerySet
 
 from jobs import conf
 from jobs.access_rules import SUBMIT_JOB, may_use_any_file, visible_jobs
-from jobs.errors import FileTooLarge, Forbidden, InvalidRequest, NotFound, Unavailable
+from jobs.errors import FileTooLarge, Forbidden, InvalidRequest, NotFound, Unavailable, is_database_away
 from jobs.models import InputFile
 from jobs.validation import check_text, is_storable
 
@@ -119,8 +119,9 @@ def upload(user: User, file: File[Any], purpose: str = PURPOSE) -> InputFile:
             size_bytes=size_bytes,
             request_count=request_count,
         )
-    except BaseException:
-        _discard(file_id)
+    except BaseException as error:
+        if not is_database_away(error):  # it is: then the row may be there all the same, and needs its file
+            _discard(file_id)
         raise
 
 

@@ -13,14 +13,20 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
+from django.core.management.commands import flush
 from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
+from django_q.models import Schedule
 
+from jobs.conf import Times
 from jobs.lifecycle import due
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.testing.fake_mds import FakeMds
 from planner_site import postgres
 from planner_site.metadata_service import MetadataService
+from tests import fault_world
 from tests.checkouts import Checkout
 from tests.flow import Planner
 
@@ -47,16 +53,24 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
         postgres.stop("test")
 
 
+# What a migrate leaves in these is made once; a test that changes it undoes its own change.
+_STANDING = {model._meta.db_table for model in (ContentType, Permission, Group, Group.permissions.through, Schedule)}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quick_flush() -> Iterator[None]:
-    """Empty the tables after a test with DELETE: they hold a few rows, and TRUNCATE makes every file anew."""
+    """Empty the tables after a test with DELETE: they hold a few rows, and TRUNCATE makes every file anew.
+
+    Types, permissions, roles and schedules stay, and nobody has to make them again.
+    """
 
     def deletes(_: Any, style: Any, tables: Iterable[str], **options: bool) -> list[str]:
         # in any order: Django's foreign keys are checked when this one transaction commits
-        return [f'DELETE FROM "{table}"' for table in tables]  # noqa: S608 - our own tables
+        return [f'DELETE FROM "{table}"' for table in tables if table not in _STANDING]  # noqa: S608 - our own tables
 
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr(DatabaseOperations, "sql_flush", deletes)
+        patches.setattr(flush, "emit_post_migrate_signal", lambda *args, **options: None)
         yield
 
 
@@ -114,6 +128,31 @@ def here(mds: str, simulated_server: SimulatedServer, settings: Any) -> Planner:
     patience = {"call_timeout": 3, "connect_timeout": 1, "create_batch_timeout": 4, "lease": 9}
     settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, **patience}
     return Planner(mds, simulated_server)
+
+
+@pytest.fixture(scope="module")
+def upstreams() -> Iterator[tuple[SimulatedServer, FakeMds]]:
+    """One provider and one MDS for all worlds of a module: at the end of each they hold nothing."""
+    with SimulatedServer() as provider, FakeMds() as mds:
+        yield provider, mds
+
+
+@pytest.fixture
+def world(
+    upstreams: tuple[SimulatedServer, FakeMds], settings: Any, transactional_db: None
+) -> Iterator[fault_world.World]:
+    """A whole installation in which time passes at a word; all that is left to wait for is the tick of a pass."""
+    provider, mds = upstreams
+    settings.PLANNER_MDS_URL = mds.url
+    settings.PLANNER_TIMES = {**vars(Times()), "tick": 0.001, "beat": 0.05, "poll_max": 15}
+    # what a dead process has open is nobody's: in memory there is nothing to be left open
+    settings.FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
+    mds.run_seconds = fault_world.AT_ONCE
+    try:
+        with fault_world.world_of(provider, mds) as made:
+            yield made
+    finally:
+        fault_world.leave_nothing(provider, mds)
 
 
 @pytest.fixture

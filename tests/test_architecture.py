@@ -129,6 +129,42 @@ def test_a_write_of_a_status_is_seen(line: str) -> None:
     assert status_writes(ast.parse("row.update(state='failed'); status = job.status")) == []
 
 
+# What is done to the planner in tests is out of its own reach
+
+
+def reaches_for_tests(tree: ast.Module) -> list[str]:
+    """Modules of the tests that are imported, and strings that name them or the variable that plans faults."""
+    imported = [
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
+    ]
+    written = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    found = [name for name in (*imported, *written) if name.partition(".")[0] == "tests" and " " not in name]
+    return found + [text for text in written if "FAULTS_FOLDER" in text]
+
+
+@pytest.mark.parametrize("folder", ["jobs", "planner_site"])
+def test_no_fault_can_be_planned_in_production(folder: str) -> None:
+    found = {named(path): names for path in modules(folder) if (names := reaches_for_tests(tree_of(path)))}
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import tests.faults",
+        "from tests import faults",
+        "APPS = ['tests.settings_faults.Faults']",
+        "f('FAULTS_FOLDER')",
+    ],
+)
+def test_a_way_to_plan_a_fault_is_seen(line: str) -> None:
+    assert reaches_for_tests(ast.parse(line))
+    assert not reaches_for_tests(ast.parse("from jobs.testing import script; NAME = 'the tests'"))
+
+
 # Names in strings
 
 

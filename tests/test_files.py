@@ -18,7 +18,7 @@ import requests
 from django.contrib.auth.models import User
 from django.core.files.base import File
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 
 from jobs import conf, files
 from jobs.errors import FileTooLarge, Forbidden, InvalidRequest, NotFound, PlannerError, Unavailable
@@ -259,6 +259,21 @@ def test_a_file_whose_row_cannot_be_stored_is_deleted_again(settings: Any) -> No
     with server(settings, replying(200, {"id": file.pk})) as calls, pytest.raises(IntegrityError), transaction.atomic():
         upload(file.owner, line())
     assert calls == ["POST /v1/files", f"DELETE /v1/files/{file.pk}"]
+
+
+def test_a_file_whose_row_may_be_there_is_kept(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit's own answer is lost: whoever lists the files may see this one."""
+    file = make_file()
+    create, lost = InputFile.objects.create, OperationalError("the connection was lost")
+
+    def create_unanswered(**fields: Any) -> None:
+        create(**fields)
+        raise lost
+
+    monkeypatch.setattr(InputFile.objects, "create", create_unanswered)
+    with server(settings, replying(200, {"id": "file-1"})) as calls, pytest.raises(OperationalError):
+        upload(file.owner, line())
+    assert calls == ["POST /v1/files"]
 
 
 def test_a_download_cut_short_is_an_error_and_no_end(settings: Any) -> None:

@@ -1,9 +1,7 @@
-"""A worker may be killed before or after any of its calls: the outcome is the same, and nothing is doubled or left."""
+"""What a worker leaves in doubt is settled without it; who comes back late takes back what is no longer wanted."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -18,7 +16,6 @@ from jobs.lifecycle.claims import step
 from jobs.models import BatchScan, Job, Pool, Provision, QueueMessage
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls, run_pass
-from jobs.reconciler.bulkheads import Bulkheads
 from jobs.reconciler.submission import submission
 from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
@@ -28,74 +25,6 @@ from tests.engine import claimed, is_quiet, simulated_pool, submitting_job, tick
 from tests.factories import make_job
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-class Killed(BaseException):
-    """The end of a worker, as sudden as a kill: nothing catches it."""
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, number: int, *, is_sent: bool) -> None:
-    """Kill the pass at its so-manieth call: not yet made, or made and its result lost."""
-    start, count = Bulkheads.start, itertools.count(1)
-
-    def start_or_die(self: Bulkheads, key: Any, call: Callable[[], Any], then: Any) -> None:
-        if next(count) != number:
-            start(self, key, call, then)
-            return
-        if is_sent:
-            call()
-        raise Killed
-
-    monkeypatch.setattr(Bulkheads, "start", start_or_die)
-
-
-@pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("number", range(1, 8))
-def test_a_kill_at_any_call_changes_no_outcome(
-    number: int,
-    is_sent: bool,
-    fake_mds: FakeMds,
-    simulated_server: SimulatedServer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    simulated_pool(simulated_server)
-    job = make_job()
-    with monkeypatch.context() as patches:
-        kill_at(patches, number, is_sent=is_sent)
-        with pytest.raises(Killed):
-            ticking_until(is_quiet)
-    pass_time(times().lease)
-    ticking_until(is_quiet)
-    job.refresh_from_db()
-    assert (job.status, job.lost_attempts, job.crashes) == ("completed", 0, 0)
-    assert Provision.objects.count() == 1
-    assert [batch.id for batch in fake_mds.counted()] == [job.batch_id]
-    assert simulated_server.live() == []
-    assert simulated_server.stats()["bill"]["objects_created"] == 1
-
-
-@pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("number", range(1, 4))
-def test_a_kill_while_a_running_job_is_cancelled_changes_no_outcome(
-    number: int,
-    is_sent: bool,
-    fake_mds: FakeMds,
-    simulated_server: SimulatedServer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    simulated_pool(simulated_server)
-    job = make_job()
-    ticking_until(lambda: Job.objects.get().batch_id != "")
-    planner.cancel(job.owner, job.id)
-    with monkeypatch.context() as patches:
-        kill_at(patches, number, is_sent=is_sent)
-        with pytest.raises(Killed):
-            ticking_until(is_quiet)
-    pass_time(times().lease)
-    ticking_until(is_quiet)
-    job.refresh_from_db()
-    assert job.status == "cancelled"
-    assert (fake_mds.running(), simulated_server.live()) == ([], [])
 
 
 @pytest.mark.parametrize(("is_applied", "attempt"), [(True, 1), (False, 2)])

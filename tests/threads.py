@@ -115,9 +115,14 @@ class Stopped(Generic[T]):
 
     def has_session(self) -> bool:
         """Whether the server still keeps its session, and with it its locks."""
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT true FROM pg_stat_activity WHERE pid = %s", [self.backend])
-            return cursor.fetchone() is not None
+        return has_session(self.backend)
+
+
+def has_session(backend: int) -> bool:
+    """Whether the server still keeps the session of that process id."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT true FROM pg_stat_activity WHERE pid = %s", [backend])
+        return cursor.fetchone() is not None
 
 
 @contextmanager

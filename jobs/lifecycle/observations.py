@@ -38,16 +38,18 @@ class Observation:
 
 def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
     """Lease the due pools among these: those whose time has come, and those that hold something for the first time."""
+    due_pools = Pool.objects.filter(
+        Q(observe_lease_expires_at__lte=Now())
+        | Q(observe_lease_expires_at__isnull=True, observe_at__lte=Now())
+        | (Q(observe_lease_expires_at__isnull=True, observe_at__isnull=True) & Exists(_held(OuterRef("pk")))),
+        pk__in=pool_ids,
+    )
+    if not due_pools.exists():
+        return []  # the usual answer, at every tick of every pass: without a transaction
     with transaction.atomic():
         now = database_now()
-        due_pools = Pool.objects.select_for_update(skip_locked=True, no_key=True).filter(
-            Q(observe_lease_expires_at__lte=Now())
-            | Q(observe_lease_expires_at__isnull=True, observe_at__lte=Now())
-            | (Q(observe_lease_expires_at__isnull=True, observe_at__isnull=True) & Exists(_held(OuterRef("pk")))),
-            pk__in=pool_ids,
-        )
         claimed: list[Observation] = []
-        for pool in due_pools:
+        for pool in due_pools.select_for_update(skip_locked=True, no_key=True):
             names = tuple(_held(pool).values_list("name", flat=True))
             pool.observe_version += 1
             pool.observe_at = None

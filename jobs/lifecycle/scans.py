@@ -77,15 +77,14 @@ def in_doubt() -> Any:
 
 def claim_scan() -> ScanCall | None:
     """Lease the scan if it is due; begin a new one unless one is under way."""
+    is_due = Q(lease_expires_at__isnull=True, due_at__lte=Now()) | Q(lease_expires_at__lte=Now())
+    if BatchScan.objects.exclude(is_due).exists():
+        return None  # the usual answer, at every tick of every pass: without a transaction
     with transaction.atomic():
         now = database_now()
         if not BatchScan.objects.exists():
             BatchScan.objects.bulk_create([BatchScan(due_at=now)], ignore_conflicts=True)
-        scan = (
-            BatchScan.objects.select_for_update(skip_locked=True, no_key=True)
-            .filter(Q(lease_expires_at__isnull=True, due_at__lte=Now()) | Q(lease_expires_at__lte=Now()))
-            .first()
-        )
+        scan = BatchScan.objects.select_for_update(skip_locked=True, no_key=True).filter(is_due).first()
         if scan is None:
             return None
         if scan.began_at is None:

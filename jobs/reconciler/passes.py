@@ -61,17 +61,20 @@ class _Pass:
         self.heartbeat = Heartbeat()
 
     def run(self) -> int:
-        is_busy = True
+        is_busy, failures = True, 0
         while is_busy or self.bulkheads.in_flight():
             try:
-                is_busy = self._turn()
+                is_busy, failures = self._turn(), 0
             except Error as error:
                 if not is_database_away(error):
                     raise
                 # the database is away or somebody is in the way; results are kept, leases run out by themselves
                 logger.warning("database: %s", str(error).strip().partition("\n")[0])
                 connection.close()
-                is_busy = self._age() < times().no_calls_after and not self.is_stopping()
+                failures += 1
+                # one more turn at any age: who was stopped in the middle has late results to take back
+                is_young = failures == 1 or self._age() < times().no_calls_after
+                is_busy = is_young and not self.is_stopping()
                 self.bulkheads.wait(times().beat)
         self.heartbeat.end(self.recorded)
         return self.recorded

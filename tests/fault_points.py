@@ -1,0 +1,100 @@
+"""The fault points by name, each under the first of the scenarios in which somebody comes by it."""
+
+from __future__ import annotations
+
+from tests.faults import FAULTS
+
+POINTS: dict[str, tuple[str, ...]] = {
+    "cancelled_while_pending": (
+        "planner.enqueue: job, jobevent, queuemessage",
+        "broker.take: queuemessage",
+        "scans.claim_scan: batchscan",
+        "scan: mds.list",
+        "heartbeat.write: worker",
+        "scans.record_scan: batchscan",
+        "wakeup.announce_timers: notify",
+        "planner.cancel: job, jobevent, queuemessage",
+        "claims.step: cancelled",
+    ),
+    "completed": (
+        "upload: mds.upload",
+        "files.upload: inputfile",
+        "admission.admission: admitted, intent create",
+        "create: provider.list",
+        "create: provider.create",
+        "observations.claim_observations: pool",
+        "observe: provider.list",
+        "claims.step: create ended, resource_created, resource_ready, intent submit",
+        "submit: mds.create",
+        "observations.record_observation: pool",
+        "claims.step: submit ended, batch seen, batch_created, scheduling",
+        "claims.step: intent poll",
+        "poll: mds.get",
+        "claims.step: batch seen, releasing, completed",
+        "claims.step: intent release",
+        "release: provider.list",
+        "release: provider.delete",
+        "claims.step: release sent",
+        "observations.record_observation: pool, provision",
+        "claims.step: wait",
+        "claims.step: released",
+    ),
+    "cancelled_while_provisioning": (
+        "claims.step: create ended, resource_created",
+        "claims.step: releasing, cancelled",
+    ),
+    "cancelled_while_running": (
+        "claims.step: batch seen, in_progress",
+        "claims.step: cancelling, intent cancel",
+        "cancel: mds.cancel",
+        "cancel: mds.get",
+        "claims.step: batch seen, releasing, cancelled",
+    ),
+    "submit_answered_by_nobody": (
+        "claims.step: submit ended, mds_delayed, submit_unknown",
+        "scans.record_scan: batch_adopted",
+    ),
+    "submit_lost_on_its_way": (
+        "scans.record_scan: submit_not_created",
+        "claims.step: intent submit",
+    ),
+    "refused_for_lack_of_room": ("claims.step: create ended, releasing, no_capacity",),
+    "released_by_an_operator": (
+        "planner.release: job, jobevent, provision, queuemessage",
+        "claims.step: intent cancel",
+        "claims.step: releasing, resource_lost",
+    ),
+    "resource_vanished": (
+        "claims.step: batch seen",
+        "observations.record_observation: job, pool, provision",
+        "claims.step: resource_lost, intent cancel",
+    ),
+    "a_second_batch": (
+        "scan: mds.get",
+        "scan: mds.cancel",
+    ),
+    "a_second_resource": ("observe: provider.delete",),
+    "orphans_of_a_job_that_is_over": (
+        "sweep: provider.list",
+        "orphans.orphan_resources: pool",
+        "sweep: provider.delete",
+        "sweep: mds.list",
+        "sweep: mds.get",
+        "sweep: mds.cancel",
+    ),
+    "a_create_that_came_too_late": (
+        "wakeup.post_message: queuemessage",
+        "undo_create: provider.list",
+        "undo_create: provider.delete",
+    ),
+    "a_submit_that_came_too_late": (
+        "claims.step: submit ended, submit_unknown, cancelling",
+        "scans.record_scan: releasing, cancelled",
+    ),
+    "a_batch_recorded_too_late": (
+        "stop_batch: mds.cancel",
+        "stop_batch: mds.get",
+    ),
+}
+
+CASES = [(scenario, point, fault) for scenario, points in POINTS.items() for point in points for fault in FAULTS]
