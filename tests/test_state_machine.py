@@ -73,7 +73,7 @@ JUMPS = {
 }
 MOST_JOBS, MOST_STOPPED, MOST_TURNS = 6, 2, 150
 
-jumps = st.sampled_from(list(JUMPS))
+jumps = st.sampled_from([*JUMPS, "a lease", "a poll", "a scan"])
 faults = st.lists(st.sampled_from(FAULTS), max_size=3)
 points = {"call": 5, "commit": 15, "statement": 60}  # about how many of each a pass comes by
 mishaps = st.sampled_from(list(points)).flatmap(
@@ -85,7 +85,7 @@ mishaps = st.sampled_from(list(points)).flatmap(
         st.booleans(),
     )
 )
-stops = st.sampled_from(["call", "commit"]).flatmap(
+stops = st.sampled_from(["call", "call", "commit"]).flatmap(
     lambda point: st.builds(Mishap, st.just("stop"), st.just(point), st.integers(1, points[point]), st.booleans())
 )
 some = st.integers(0, 5)  # one of those there are
@@ -240,8 +240,12 @@ class HostileWorld(RuleBasedStateMachine):
             self.crashes += 1
 
     @precondition(lambda self: self.stopped)
-    @rule(number=some)
-    def come_back(self, number: int) -> None:
+    @rule(number=some, passes=st.integers(0, 3))
+    def come_back(self, number: int, passes: int) -> None:
+        """Others may have done its work since: a stale worker changes no row, and takes back what it then made (G7)."""
+        for _ in range(passes):
+            self.pass_time(JUMPS["a lease"])
+            Worker().work()
         worker = chosen(self.stopped, number)
         self.stopped.remove(worker)
         batches = {batch.id for batch in self.world.mds.batches()}
