@@ -124,6 +124,7 @@ def test_it_works(real_mds: str) -> None:
 
 
 @pytest.mark.mds
+@pytest.mark.django_db(transaction=True)  # on a busy machine it takes longer than a transaction may idle
 def test_a_large_file_is_never_in_memory_as_a_whole(real_mds: str, tmp_path: Path) -> None:
     user, path = make_user(), tmp_path / "large.jsonl"
     row = line(body={"model": "m", "messages": [{"role": "user", "content": "x" * 2000}]})
