@@ -32,14 +32,11 @@ from jobs.lifecycle import claims
 from jobs.reconciler import admission, bulkheads, calls, heartbeat, orphans, passes, run_pass
 from jobs.testing.scripted_server import Answer
 from jobs.wakeup import send_hint
+from tests.faults import Killed
 
 POINTS = ("call", "commit", "statement")
 MISHAPS = ("kill", "stop", "disconnect")
 _LONGEST_PASS = 400  # calls; a pass that makes more goes round in circles
-
-
-class Killed(BaseException):
-    """The end of a worker, as sudden as a kill: nothing catches it."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,7 @@ def _statement(execute: Callable[..., Any], *arguments: Any) -> Any:
     return result
 
 
-class _AtOnce:
+class AtOnce:
     """In the place of a thread pool: a call is over when it is submitted."""
 
     def __init__(self, size: int, **_: Any) -> None:
@@ -242,7 +239,7 @@ def installed(edge: Edge) -> Iterator[None]:
         patches.setattr(BaseDatabaseWrapper, "_commit", commit_at_the_edge)
         patches.setattr(requests.Session, "request", lambda *args, **kwargs: edge.request(*args, **kwargs))
         patches.setattr(bulkheads, "_executors", {})
-        patches.setattr(bulkheads, "ThreadPoolExecutor", _AtOnce)
+        patches.setattr(bulkheads, "ThreadPoolExecutor", AtOnce)
         patches.setattr(uuid, "uuid4", lambda: uuid.UUID(int=random.getrandbits(128), version=4))
         for module in (admission, bulkheads, calls, claims, heartbeat, orphans, passes):
             patches.setattr(module, "time", SimpleNamespace(monotonic=edge.monotonic))

@@ -26,6 +26,7 @@ from jobs.tasks import run_pass
 from jobs.testing.fake_mds import FakeMds
 from tests.api_client import API, ApiClient
 from tests.clock import pass_time
+from tests.edge import AtOnce
 from tests.engine import is_quiet
 from tests.faults import Killed, Point, installed, meet
 from tests.threads import elsewhere, has_session
@@ -253,21 +254,16 @@ class _Current(threading.local):
 _current = _Current()
 
 
-class _AtOnce:
-    """In the place of a thread pool: a call is over when it is submitted, so that its process ends or stops as one."""
-
-    def submit(self, call: Callable[[], Any]) -> None:
-        call()
-
-
 @contextmanager
 def world_of(provider: SimulatedServer, mds: FakeMds) -> Iterator[World]:
     """One world, in which everybody comes by its points."""
     made = World(provider, mds)
-    clock, at_once = time.monotonic, _AtOnce()
+    clock = time.monotonic
     with pytest.MonkeyPatch.context() as patches, installed(made.handle):
         patches.setattr(time, "monotonic", lambda: clock() + made.passed)
-        patches.setattr(bulkheads, "_executor", lambda key: at_once)
+        # a process dies and stands still as one
+        patches.setattr(bulkheads, "_executors", {})
+        patches.setattr(bulkheads, "ThreadPoolExecutor", AtOnce)
         try:
             yield made
         finally:
