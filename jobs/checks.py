@@ -59,6 +59,7 @@ def _spans(t: Times) -> Iterator[CheckMessage]:
         ("lease > 2 * call_timeout + send_margin", t.lease > 2 * t.call_timeout + t.send_margin),
         ("Q_CLUSTER['retry'] > Q_CLUSTER['timeout']", cluster["retry"] > task_timeout),
         ("stalled > 2 * beat", t.stalled > 2 * t.beat),
+        ("frozen > safety_net + beat", t.frozen > t.safety_net + t.beat),
         ("unready > safety_net + beat", t.unready > t.safety_net + t.beat),
     ]
     for rule, holds in rules:

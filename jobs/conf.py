@@ -41,6 +41,7 @@ class Times:
     partial_expiry_margin: float = 5.0  # a partial batch that ended this close to its deadline expired
     lease_margin: float = 120.0  # a resource outlives its batch's deadline by this much
     stalled: float = 20.0  # no pass has beaten for this long although work is due
+    frozen: float = 150.0  # nor for this long, work due or not: past what one task may take of a lone worker
     unready: float = 45.0  # no pass has beaten for this long: /readyz says 503
     stop_grace: float = 45.0  # from SIGTERM to gone
 

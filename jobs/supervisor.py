@@ -88,8 +88,8 @@ class Supervisor:
         self._start()
 
     def _restart_stalled(self) -> None:
-        patience = self._patience * times().stalled
-        logger.error("work is due and no pass has made progress for %.0f s; restarting", patience)
+        waited = time.monotonic() - self._judged_from
+        logger.error("no pass has made progress, the cluster has been waited for %.0f s; restarting", waited)
         self._patience = min(2 * self._patience, _MOST_PATIENCE)
         self._restart()
 
@@ -120,14 +120,19 @@ class Supervisor:
         self._stalled = None
 
     def _is_stalled(self) -> bool:
-        """Whether work has been due for long while no pass of this cluster has beaten since."""
-        if time.monotonic() - self._judged_from < self._patience * times().stalled:
+        """Whether no pass of this cluster has beaten while work was overdue, or for far longer than an idle one waits.
+
+        The latter since a frozen cluster would otherwise go unnoticed for as long as others do all the work.
+        """
+        waited = time.monotonic() - self._judged_from
+        if waited < self._patience * times().stalled:
             return False
         try:
-            if self._has_beaten():
+            if self._has_beaten(times().stalled):
                 self._patience = 1
                 return False
-            return self._is_overdue()
+            is_frozen = waited >= self._patience * times().frozen and not self._has_beaten(times().frozen)
+            return is_frozen or self._is_overdue()
         except (DatabaseError, InterfaceError):
             connection.close()
             self._judge_from_now()
@@ -140,9 +145,9 @@ class Supervisor:
         since = Now() - timedelta(seconds=times().stalled)
         return QueueMessage.objects.filter(created_at__lt=since).exists()
 
-    def _has_beaten(self) -> bool:
+    def _has_beaten(self, seconds: float) -> bool:
         """Of this cluster: those of another one on this machine, or of the one before, tell nothing of it."""
-        since = Now() - timedelta(seconds=times().stalled)
+        since = Now() - timedelta(seconds=seconds)
         beaten = Worker.objects.filter(host=socket.gethostname(), beat_at__gte=since)
         return any(self._is_ours(pid) for pid in beaten.values_list("pid", flat=True))
 

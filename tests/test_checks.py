@@ -38,6 +38,7 @@ def test_the_spans_are_right_at_full_size() -> None:
         ("PLANNER_TIMES", Times(no_long_calls_after=31.0), "jobs.E004"),
         ("PLANNER_TIMES", Times(no_calls_after=115.0), "jobs.E004"),
         ("PLANNER_TIMES", Times(stalled=3.0), "jobs.E004"),
+        ("PLANNER_TIMES", Times(frozen=11.0), "jobs.E004"),
         ("PLANNER_TIMES", Times(unready=11.0), "jobs.E004"),
     ],
 )

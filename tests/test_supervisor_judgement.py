@@ -25,6 +25,7 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.django_db, pytest.mark.processes]
 
 STALLED = 0.3
+FROZEN = 60.0
 
 
 @pytest.fixture
@@ -127,3 +128,27 @@ def test_what_a_database_that_hung_says_of_the_time_before_is_no_judgement(
     monkeypatch.setattr(Supervisor, "_is_stalled", lambda self: True)
     supervisor._judge_once()
     assert supervisor._stalled is supervisor._cluster
+
+
+@pytest.fixture
+def idle(supervisor: Supervisor, settings: Any) -> Supervisor:
+    """One with nothing to do: what is due, others do."""
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "frozen": FROZEN}
+    Job.objects.update(due_at=None)
+    return supervisor
+
+
+def test_a_frozen_cluster_is_noticed_though_others_do_all_the_work(idle: Supervisor) -> None:
+    """Else nobody knows until the others are gone, too: an idle one that is well makes a pass now and then."""
+    idle._judged_from -= FROZEN / 2
+    assert not idle._is_stalled()
+    idle._judged_from -= FROZEN
+    assert idle._is_stalled()
+
+
+def test_an_idle_cluster_that_beats_now_and_then_is_not_frozen(idle: Supervisor) -> None:
+    assert idle._cluster is not None
+    beat(idle._cluster.pid)
+    Worker.objects.update(beat_at=long_ago(FROZEN / 2))
+    idle._judged_from -= 10 * FROZEN
+    assert not idle._is_stalled()
