@@ -324,13 +324,31 @@ class DyingPostgres:
         self.starts += 1
 
 
-def test_a_database_killed_just_before_the_end_is_started_again() -> None:
+def test_a_database_killed_just_before_the_end_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     postgres = DyingPostgres()
     planner: Any = SimpleNamespace(postgres=postgres, services={})
     chaos = Chaos(planner, Watch(""), {}, [])
+    monkeypatch.setattr(chaos, "_is_recovering", lambda: False)
     chaos.do(Action(at=0, verb="kill", what="postgres by SIGKILL", seconds=60))
     chaos.heal()
     assert (postgres.starts, chaos.kills.total()) == (1, 1)
+
+
+def test_whole_parts_go_down_in_turn_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    planner: Any = SimpleNamespace(postgres=DyingPostgres(), services={})
+    chaos = Chaos(planner, Watch(""), {}, [])
+    monkeypatch.setattr(chaos, "_is_recovering", lambda: True)
+    chaos.do(Action(at=0, verb="kill", what="postgres by SIGKILL", seconds=60))
+    assert chaos.kills.total() == 0
+    monkeypatch.setattr("planner_site.soak.chaos._TURN_SECONDS", 0)
+    chaos.do(Action(at=0, verb="kill", what="postgres by SIGKILL", seconds=60))
+    assert chaos.kills.total() == 1
+
+
+def test_what_waits_for_its_turn_is_a_whole_part() -> None:
+    waiting = {(action.verb, action.what) for action in plan(3, 600, 2, Times()) if action.is_in_turn}
+    assert {("kill", "postgres at once"), ("kill", "mds"), ("kill", "host's groups"), ("stop", "cluster")} <= waiting
+    assert not waiting & {("kill", "worker"), ("kill", "pusher"), ("stop", "worker"), ("kill", "web")}
 
 
 # A supervisor, a cluster's parent in a session of its own, its sentinel, two children that live and one that does not.

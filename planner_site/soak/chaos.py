@@ -21,7 +21,7 @@ from django.conf import settings
 
 from planner_site.local import LocalPlanner
 from planner_site.process_tree import children, parents
-from planner_site.processes import Service
+from planner_site.processes import Service, answers
 from planner_site.soak import faults
 from planner_site.soak.crew import Crew, Roster
 from planner_site.soak.plan import Action
@@ -32,6 +32,7 @@ HOSTS = ("workers", "workers 2")
 
 _TRIES = 50  # for a victim: a worker in a call, say, that there is not at each moment
 _TRY_AGAIN_SECONDS = 0.1
+_TURN_SECONDS = 10.0  # the longest a part waits for its turn to go down
 _ANSWER_SECONDS = 1.0
 _END_SECONDS = 10.0
 _GRACE_SECONDS = 20.0  # from SIGTERM on, longer than the planner's own
@@ -62,8 +63,8 @@ class Chaos:
         self._continue(set(self._stopped))
 
     def do(self, action: Action) -> None:
-        """Carry out one action, or try again in a moment if there is no victim."""
-        self._try(action, 1)
+        """Carry out one action in its turn, or try again in a moment if there is no victim."""
+        self._wait_or_try(action, time.monotonic() + _TURN_SECONDS)
 
     def tick(self) -> None:
         """What has become due since: continue, restart."""
@@ -88,6 +89,31 @@ class Chaos:
             _until(partial(_is_sent, f"{url}/script", {"clear": True}), _END_SECONDS)
 
     # --- trying ---
+
+    def _wait_or_try(self, action: Action, until: float) -> None:
+        """A machine too slow to bring one part back in good time gets the next trouble all the same."""
+        if action.is_in_turn and self._is_recovering() and time.monotonic() < until:
+            self._soon(_TRY_AGAIN_SECONDS, partial(self._wait_or_try, action, until))
+        else:
+            self._try(action, 1)
+
+    def _is_recovering(self) -> bool:
+        """Whether PostgreSQL, the MDS or a host of workers is down, stopped or not yet at work again."""
+        parts = {MDS, *HOSTS}
+        return (
+            bool(self._down & {"postgres", *parts})
+            or bool(self._stopped & self._planner.postgres.processes())
+            or not all(self._is_at_work(name) for name in parts)
+        )
+
+    def _is_at_work(self, name: str) -> bool:
+        service = self._planner.services[name]
+        if not service.is_running() or service.pid in self._stopped:
+            return False
+        if name == MDS:
+            return answers(f"{self._urls['mds']}/healthz")
+        crew = self._rosters[HOSTS.index(name)].crew(service.pid)
+        return bool(crew.pusher and crew.workers) and crew.parent not in self._stopped
 
     def _try(self, action: Action, tries: int) -> None:
         if self._is_done(action):

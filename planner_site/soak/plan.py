@@ -32,6 +32,21 @@ KILLS = (
 )
 STOPS = ("worker", "worker in a call", "pusher", "sentinel", "cluster", "web", "provider", "mds", "postgres")
 
+# What nobody can do without for long: these go down in turn, each once the one before is back, not all at a time.
+_WHOLE_PARTS = {
+    "kill": {
+        "cluster's parent",
+        "cluster's group",
+        "supervisor",
+        "host's groups",
+        "host by SIGTERM",
+        "mds",
+        "postgres at once",
+        "postgres by SIGKILL",
+    },
+    "stop": {"cluster", "mds", "postgres"},
+}
+
 QUIET_START_SECONDS = 3.0
 _KILL_EVERY_SECONDS = (4.0, 6.0)
 _STOP_EVERY_SECONDS = (8.0, 14.0)
@@ -54,6 +69,11 @@ class Action:
     pick: float = 0  # which of several, from 0 up to 1
     seconds: float = 0
     order: dict[str, Any] = field(default_factory=dict)  # of a fault: the script
+
+    @property
+    def is_in_turn(self) -> bool:
+        """Whether it waits until what went down before is back."""
+        return self.what in _WHOLE_PARTS.get(self.verb, ())
 
 
 def plan(seed: int, seconds: float, hosts: int, times: Times) -> list[Action]:
