@@ -245,7 +245,7 @@ class World:
         """What is held belongs to a provision that is not over, or came late and is yet to be found."""
         ended = {row["name"]: row["status"] in PROVISION_ENDED for row in provisions}
         late = self.made_late | {sent.body.get("name") for _, _, sent in self.late}
-        for held in self.live():
+        for held in self.provider.live():  # what is on its way out is still there, and on the bill
             assert held.name in ended, f"{held.name} is held without a row"
             assert not ended[held.name] or held.name in late, f"{held.name} is held after its release"
 
