@@ -7,10 +7,11 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, connection
 from django_q.tasks import async_task
 
 from jobs import reconciler
+from jobs.errors import is_database_away
 from jobs.reconciler import orphans
 from jobs.wakeup import announce_timers, send_hint
 
@@ -29,12 +30,21 @@ def run_pass() -> int:
 
 
 def release_orphans(after: str = "") -> None:
-    """One turn of the orphan sweep; what is left of the MDS's list is another turn's, so that no worker is held up."""
-    turn = orphans.sweep(after=after, seconds=_CHORE_SECONDS)
-    for finding in turn.findings:
-        logger.warning("orphan: %s %s (%s): %s", finding.where, finding.name, finding.why, finding.outcome)
-    if turn.after:
-        async_task("jobs.tasks.release_orphans", turn.after)
+    """One turn of the orphan sweep; what is left of the MDS's list is another turn's, so that no worker is held up.
+
+    A database that is away ends the turn; the schedule brings the next one, and nothing noted is lost.
+    """
+    try:
+        turn = orphans.sweep(after=after, seconds=_CHORE_SECONDS)
+        for finding in turn.findings:
+            logger.warning("orphan: %s %s (%s): %s", finding.where, finding.name, finding.why, finding.outcome)
+        if turn.after:
+            async_task("jobs.tasks.release_orphans", turn.after)
+    except Exception as error:
+        if not is_database_away(error):
+            raise
+        logger.warning("orphan sweep: database: %s; the next is by schedule", str(error).strip().partition("\n")[0])
+        connection.close()
 
 
 def is_stopping() -> bool:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import pytest
@@ -22,7 +23,7 @@ from jobs.lifecycle import due
 from jobs.models import Job, JobEvent, Provision, QueueMessage
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import bulkheads, orphans
-from jobs.tasks import run_pass
+from jobs.tasks import release_orphans, run_pass
 from jobs.testing.fake_mds import FakeMds
 from tests.api_client import API, ApiClient
 from tests.clock import pass_time
@@ -115,7 +116,7 @@ class World:
         """A worker wakes and does what is due; then so much time goes by that every lease is over."""
         self._as_process(_wake)
         if self.sweeps:
-            self._as_process(_sweep)
+            self._as_process(release_orphans)
         while self._late:
             self._late.pop()()
         self.pass_time(max(times().lease + 1, due.seconds_to_next_timer() or 0))
@@ -134,10 +135,12 @@ class World:
         self.until(is_quiet if self._standing else self._is_quiet)
         while self._standing:
             process = self._standing.pop(0)
-            before = rows()
+            before, passed = rows(), self.passed
             if not process.go_on():
                 self._standing.append(process)
+            pass_time(passed - self.passed)  # what went by meanwhile is no change of his
             assert rows() == before, "it came back and changed a row"
+            pass_time(self.passed - passed)
             self.until(self._is_quiet)
 
     def _is_quiet(self) -> bool:
@@ -264,6 +267,7 @@ def world_of(provider: SimulatedServer, mds: FakeMds) -> Iterator[World]:
         # a process dies and stands still as one
         patches.setattr(bulkheads, "_executors", {})
         patches.setattr(bulkheads, "ThreadPoolExecutor", AtOnce)
+        patches.setattr(orphans, "sweep", partial(orphans.sweep, grace_seconds=0))
         try:
             yield made
         finally:
@@ -275,10 +279,6 @@ def _wake() -> None:
     if QueueMessage.objects.exists():
         HintBroker().dequeue()
     run_pass()
-
-
-def _sweep() -> None:
-    orphans.sweep(seconds=60, grace_seconds=0)
 
 
 def rows() -> list[Any]:

@@ -388,7 +388,14 @@ def test_a_delete_that_was_taken_is_repeated_unless_listings_miss_the_resource()
     taken = a_provision(**RELEASING, retry_count=1, release_sent_at=NOW)
     assert decide_release(taken, NOW) == Wait(NOW + timedelta(seconds=times().call_timeout))
     taken.absent_since_at = NOW
-    assert decide_release(taken, NOW) == Wait(NOW + timedelta(seconds=times().release_retry_max))
+    confirmed = 2 * (taken.pool.absence_confirm_seconds + taken.pool.observe_interval_seconds)
+    assert decide_release(taken, NOW) == Wait(NOW + timedelta(seconds=times().release_retry_max + confirmed))
+
+
+def test_a_pool_that_takes_long_to_confirm_an_absence_gets_that_long() -> None:
+    taken = a_provision(**RELEASING, retry_count=1, release_sent_at=NOW, absent_since_at=NOW)
+    taken.pool.absence_confirm_seconds = 10 * times().release_retry_max
+    assert isinstance(decide_release(taken, NOW + timedelta(seconds=taken.pool.absence_confirm_seconds + 1)), Wait)
 
 
 def test_the_clock_of_a_decision_is_its_argument() -> None:

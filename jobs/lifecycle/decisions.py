@@ -65,8 +65,10 @@ def _next_release(provision: Provision) -> datetime:
     pause = backoff(provision.retry_count, times().release_retry_max)
     sent_at = provision.release_sent_at or provision.requested_at
     if provision.absent_since_at is not None:
-        # observation confirms it; should it come back, that makes the provision due
-        return max(sent_at, provision.absent_since_at) + timedelta(seconds=times().release_retry_max)
+        # observation confirms it, for which a further delete would have it begin anew: so not before it had its time;
+        # should the resource come back, that makes the provision due
+        confirmed = 2 * (provision.pool.absence_confirm_seconds + provision.pool.observe_interval_seconds)
+        return max(sent_at, provision.absent_since_at) + timedelta(seconds=times().release_retry_max + confirmed)
     return sent_at + max(pause, timedelta(seconds=times().call_timeout))
 
 
