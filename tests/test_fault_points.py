@@ -15,7 +15,6 @@ from tests.fault_scenarios import SCENARIOS
 from tests.fault_world import World
 from tests.quiescence import check_quiescent
 
-
 # Who dies or stands still in a call leaves its socket to the garbage collector, which tells whatever test runs then.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
