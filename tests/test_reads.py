@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 import requests
+from django.contrib.admin.utils import quote
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -52,7 +53,7 @@ def addresses(jobs: list[Job]) -> list[str]:
     api += [f"provisions/{job.provision_id}" for job in jobs if job.provision_id]
     pages = ["jobs/", "jobs/new", *(f"jobs/{job.pk}" for job in jobs)]
     admin = ["admin/", "admin/jobs/job/", "admin/jobs/provision/", "admin/jobs/pool/"]
-    admin += [f"admin/jobs/job/{job.pk}/change/" for job in jobs]
+    admin += [f"admin/jobs/job/{quote(job.pk)}/change/" for job in jobs]  # `_26` in an id would read as `&`
     admin += [f"admin/jobs/provision/{job.provision_id}/change/" for job in jobs if job.provision_id]
     return [f"/api/v1/{path}" for path in api] + [f"/{path}" for path in pages + admin]
 
