@@ -5,6 +5,8 @@ UV ?= uv
 RUN := .venv/bin/python
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header
 INSTALL := -m pip --disable-pip-version-check --no-input install -qq --require-hashes
+# half of a test is waiting: for PostgreSQL, for a process to start
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 SAY := >&2 echo
 
 .DEFAULT_GOAL := help
@@ -28,8 +30,8 @@ soak: setup ## kill, stop and restart everything under load, then tell what was 
 crash-points: setup ## every fault at every commit and outside call, with real processes; hours; ONLY=words takes a part
 	@$(RUN) -m pytest -v -m crash_points tests/test_crash_points.py $(if $(ONLY),-k "$(ONLY)")
 
-test: setup ## the tests, on a PostgreSQL and a metadata service of their own
-	@$(RUN) -m pytest
+test: setup ## the tests, on a PostgreSQL and metadata services of their own
+	@$(RUN) -m pytest $(SIDE_BY_SIDE)
 
 check: setup ## everything that must hold before a change is handed in: format, lint, types, borders, tests
 	$(RUN) -m ruff format --check .
@@ -39,7 +41,7 @@ check: setup ## everything that must hold before a change is handed in: format, 
 	DJANGO_DEBUG=1 $(RUN) manage.py makemigrations --check --dry-run
 	DJANGO_DEBUG=0 DJANGO_SECRET_KEY=$$($(RUN) -c 'import secrets; print(secrets.token_urlsafe(64))') \
 		$(RUN) manage.py check --deploy --fail-level WARNING
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(SIDE_BY_SIDE)
 
 stop: ## end a running demo, bench or soak, and every embedded PostgreSQL of this checkout
 	@test ! -e .venv/complete || $(RUN) -m planner_site.demo --stop

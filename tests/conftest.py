@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import pytest
@@ -31,26 +31,39 @@ from tests.checkouts import Checkout
 from tests.flow import Planner
 
 
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> Iterator[None]:
-    """Run the embedded server while there are tests that need a database; nothing if DATABASE_URL named another.
+_alone: list[TextIO] = []
 
-    pytest-django asks for this fixture just before it creates the test database.
-    """
-    if os.environ["DATABASE_URL"] != postgres.url("test"):
-        yield
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One run at a time in this checkout, however many processes share it: this is the process that starts them."""
+    if hasattr(config, "workerinput"):
         return
     folder = settings.BASE_DIR / ".data" / "test"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "pytest.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pytest.exit("Another run of the tests uses this checkout's test database: wait for it.", returncode=1)
-        postgres.stop("test")  # and with it whatever a killed run left connected
-        postgres.ensure_running("test")
-        yield
+    lock = (folder / "pytest.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pytest.exit("Another run of the tests uses this checkout's test database: wait for it.", returncode=1)
+    _alone.append(lock)
+    postgres.stop("test")  # and with it whatever a killed run left connected
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Whatever server the run needed ends with it."""
+    if _alone:
         postgres.stop("test")
+        _alone.pop().close()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Run the embedded server once a test needs a database; nothing if DATABASE_URL named another.
+
+    pytest-django asks for this fixture just before it creates the test database, one for each process of the run.
+    """
+    if os.environ["DATABASE_URL"] == postgres.url("test"):
+        postgres.ensure_running("test")
 
 
 # What a migrate leaves in these is made once; a test that changes it undoes its own change.

@@ -131,7 +131,12 @@ def test_a_cancel_takes_its_time_or_none(mds: FakeMds) -> None:
 def test_what_is_uncancelled_is_told_by_attempt(mds: FakeMds) -> None:
     first, twin, other = create(mds, "here:a:1"), create(mds, "here:a:1"), create(mds, "here:a:2")
     cancel(mds, create(mds, "here:b:1"))
-    assert mds.uncancelled_by_attempt() == {"here:a:1": [twin, first], "here:a:2": [other]}
+    mds.run_seconds, mds.cancel_seconds = 100, 10
+    too_late = create(mds, "here:c:1")
+    mds.set_status(too_late, "in_progress")
+    assert cancel(mds, too_late).status_code == 200
+    mds.set_status(too_late, "completed")
+    assert mds.uncancelled_by_attempt() == {"here:a:1": [twin, first], "here:a:2": [other], "here:c:1": [too_late]}
 
 
 def test_an_upload_tells_how_many_lines_a_batch_has_and_what_it_writes(mds: FakeMds) -> None:

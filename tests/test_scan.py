@@ -322,6 +322,16 @@ def test_one_worker_scans_at_a_time() -> None:
 # --- stopping ---
 
 
+def test_what_has_just_been_found_is_stopped_at_once() -> None:
+    read()
+    job = running_job(batch_id="b1")
+    read(ours(job, "b2"), ours(job))
+    assert scan().unwanted == ["b2"]
+    due_at = scan().due_at
+    assert due_at is not None
+    assert due_at <= database_now()
+
+
 def test_stopping_and_reading_take_turns_and_what_cannot_be_stopped_comes_last() -> None:
     BatchScan.objects.create(unwanted=[f"b{number}" for number in range(6)])
     tried = []

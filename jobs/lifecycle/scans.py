@@ -122,6 +122,7 @@ def record_scan(call: ScanCall, answer: ScanAnswer | UpstreamError) -> None:
         # what could not be stopped now is last to be tried again
         unstopped = [batch for batch in call.stop if batch not in stopped]
         scan.unwanted = [batch for batch in scan.unwanted if batch not in call.stop] + unstopped
+        left = len(scan.unwanted)
         if isinstance(answer, UpstreamError):
             scan.retry_count += 1
             scan.last_error = str(answer)
@@ -134,6 +135,8 @@ def record_scan(call: ScanCall, answer: ScanAnswer | UpstreamError) -> None:
             elif answer.page is not None and _read(scan, answer.page, now):
                 _settle(scan, now)
                 pause = timedelta(seconds=_until_next(scan))
+            if len(scan.unwanted) > left:
+                pause = timedelta(0)  # what has just been found runs and costs: it is stopped at once
         wanted = scan.due_at
         scan.due_at = now + pause if wanted is None else min(wanted, now + pause)
         scan.save()

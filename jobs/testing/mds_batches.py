@@ -54,7 +54,7 @@ class FakeBatch:
     @property
     def is_taken_back(self) -> bool:
         """Whether it is cancelled, or will be without anybody's further doing."""
-        return self.status == "cancelled" or self.cancel_at is not None
+        return self.status == "cancelled" or (self.cancel_at is not None and not self.is_over)
 
     def wire(self, *, listed: bool = False) -> dict[str, Any]:
         """The batch object; members without a value are left out, as the MDS does."""
