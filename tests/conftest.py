@@ -30,7 +30,6 @@ from tests import fault_world
 from tests.checkouts import Checkout
 from tests.flow import Planner
 
-
 _alone: list[TextIO] = []
 
 
