@@ -27,13 +27,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 # upstream and verb that fail, where the job is then, and what it waits in meanwhile
 OUTAGES = [
-    ("provider", "create", "provisioning", {"provisioning", "pending"}),
-    ("provider", "list", "provisioning", {"provisioning", "pending"}),
-    ("provider", "list", "scheduling", {"scheduling"}),
-    ("mds", "create", "submitting", {"submitting"}),
-    ("mds", "list", "submitting", {"submitting"}),
-    ("mds", "get", "scheduling", {"scheduling"}),
-    ("mds", "get", "in_progress", {"in_progress"}),
+    ("provider", "create", "provisioning", ["provisioning", "pending"]),
+    ("provider", "list", "provisioning", ["provisioning", "pending"]),
+    ("provider", "list", "scheduling", ["scheduling"]),
+    ("mds", "create", "submitting", ["submitting"]),
+    ("mds", "list", "submitting", ["submitting"]),
+    ("mds", "get", "scheduling", ["scheduling"]),
+    ("mds", "get", "in_progress", ["in_progress"]),
 ]
 # Less than `release_retry_max` by far: a delete that is repeated at each turn is never seen to have succeeded.
 A_BIT = 4
@@ -54,7 +54,7 @@ def test_an_outage_of_an_hour_ends_no_job(
     upstream: str,
     verb: str,
     status: str,
-    allowed: set[str],
+    allowed: list[str],
     how: str,
     fake_mds: FakeMds,
     simulated_server: SimulatedServer,
