@@ -21,7 +21,7 @@ setup: .venv/complete .venv-mds/complete ## install everything into .venv and .v
 demo: setup ## the whole planner on this machine, with sample data; ONCE=1 runs one sample job and ends
 	@$(RUN) -m planner_site.demo $(if $(ONCE),--once)
 
-bench: setup ## figures measured on this machine, about a quarter of an hour; ONLY=latency takes one measurement
+bench: setup ## figures measured on this machine, minutes per part; ONLY=latency,pipeline takes some
 	@$(RUN) -m planner_site.bench $(if $(ONLY),--only $(ONLY))
 
 soak: setup ## kill, stop and restart everything under load, then tell what was lost; MINUTES=3 JOBS=300, SEED=n repeats one

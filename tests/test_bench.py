@@ -6,25 +6,48 @@ import json
 
 import pytest
 
+from planner_site.bench.figures import Figure, table
 from tests.checkouts import Checkout
 
-pytestmark = [pytest.mark.processes, pytest.mark.mds]
-
-
 FIGURES = {
-    "latency": {f"idle_latency_{mds}" for mds in ("stub", "mds")},
-    "hanging_mds": {f"hanging_mds_{what}_{n}_workers" for what in ("create", "cancel") for n in (1, 4)},
+    "latency": {"idle_latency_p50_ms", "idle_latency_p99_ms", "idle_latency_mds_p50_ms"},
+    "hanging_mds": {f"hanging_mds_{what}_{n}_workers_p95_ms" for what in ("create", "cancel") for n in (1, 4)},
 }
 
 
+@pytest.mark.processes
+@pytest.mark.mds
 @pytest.mark.parametrize("measurement", FIGURES)
 def test_a_measurement_runs_tells_its_figures_and_leaves_nothing(measurement: str, checkout: Checkout) -> None:
-    code, output, errors = checkout.run("-m", "planner_site.bench", "--only", measurement, "--jobs", "1")
+    code, output, errors = checkout.run("-m", "planner_site.bench", "--only", measurement, "--scale", "0.001")
     assert code == 0, errors
     figures = json.loads(output.splitlines()[-1])
-    names = {f"{name}_{cut}_ms" for name in FIGURES[measurement] for cut in ("p50", "p95", "max")}
-    assert set(figures) == names
-    for figure in figures.values():
-        assert (figure["unit"], figure["jobs"]) == ("ms", 1)
-    assert output.split()[0] in names
+    assert set(figures) == FIGURES[measurement]
+    for name, figure in figures.items():
+        assert {"value", "unit", "reference", "ratio", "target", "ok"} <= set(figure)
+        assert any(line.startswith(name) for line in output.splitlines())
     checkout.check_nothing_runs(timeout=0)
+
+
+@pytest.mark.processes
+def test_a_measurement_there_is_not_is_refused_with_the_names_there_are(checkout: Checkout) -> None:
+    code, _, errors = checkout.run("-m", "planner_site.bench", "--only", "latency,speed")
+    assert code == 2
+    assert "speed: there are latency" in errors
+
+
+@pytest.mark.parametrize(
+    ("figure", "is_ok", "target"),
+    [
+        (Figure(5, "ms"), True, ""),
+        (Figure(5, "ms", at_most=5), True, "value at most 5"),
+        (Figure(5, "ms", at_most=4), False, "value at most 4"),
+        (Figure(6, "1/s", reference=2, at_least=3), True, "ratio at least 3"),
+        (Figure(6, "1/s", reference=2.1, at_least=3), False, "ratio at least 3"),
+        (Figure(6, "ms", reference=2, at_most=3), True, "ratio at most 3"),
+    ],
+)
+def test_a_figure_is_judged_by_its_ratio_if_it_has_one(figure: Figure, is_ok: bool, target: str) -> None:
+    assert (figure.is_ok, figure.target) == (is_ok, target)
+    verdict = table({"speed": figure}).splitlines()[1].split()[-1]
+    assert verdict == (("ok" if is_ok else "MISSED") if target else figure.unit)

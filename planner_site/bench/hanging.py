@@ -15,12 +15,26 @@ from typing import Any
 
 from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
+from planner_site.bench.figures import Figure, Figures, percentile
 from planner_site.local import Client, LocalError, LocalPlanner, data_folder, say
 
+JOBS = 20
 RUNNING_JOBS = 12  # before the hang begins: their looks hang from then on, the cancels of every third, too
 ENDLESS_SECONDS = 86_400  # resources are never ready, batches never over, calls never answered
 LONGEST_SECONDS = 240  # of one sample, so that even a bad figure is a figure
 _HUNG, _HEALTHY = "hung", "simulated"  # names of pools
+
+
+def measure(purpose: str, scale: float) -> Figures:
+    """On one host with 1 worker and with 4."""
+    figures: Figures = {}
+    for workers in (1, 4):
+        found = waits(purpose, max(2, round(JOBS * scale)), workers)
+        for what, seen in zip(("create", "cancel"), found, strict=True):
+            spread = {"p50": round(percentile(seen, 50), 1), "max": round(max(seen), 1), "n": len(seen)}
+            name = f"hanging_mds_{what}_{workers}_workers_p95_ms"
+            figures[name] = Figure(percentile(seen, 95), "ms", at_most=1000, detail=spread)
+    return figures
 
 
 def waits(purpose: str, jobs: int, workers: int) -> tuple[list[float], list[float]]:
