@@ -12,7 +12,7 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -28,6 +28,7 @@ from planner_site.processes import Service, free_port
 CHECKOUT = Path(__file__).resolve().parent.parent
 SAMPLE = CHECKOUT / "docs" / "sample.jsonl"
 WEB_PORT = 8000
+_PROVIDER = "simulated provider"
 WORKERS_STOP_SECONDS = 60  # they promise to be out within 45
 
 
@@ -52,16 +53,21 @@ class LocalPlanner:
         self,
         purpose: str,
         *,
-        ready_seconds: float,
+        ready_seconds: float = 0,
+        provider_url: str = "",
         mds_url: str = "",
         hosts: int = 1,
         settings_module: str = "planner_site.settings",
     ) -> None:
-        """Resources are ready after that long. An MDS of its own is started unless one is named."""
+        """A provider, where resources are ready after that long, and an MDS are started unless they are named.
+
+        With no `hosts` there are no workers: whoever wants some starts them with `service`.
+        """
         self._purpose = purpose
         self._folder = data_folder(purpose)
         self._logs = self._folder / "logs"
         self._ready_seconds = ready_seconds
+        self._provider_url = provider_url
         self._mds_url = mds_url
         self._hosts = hosts
         self._settings_module = settings_module
@@ -95,25 +101,20 @@ class LocalPlanner:
         os.environ["DATABASE_URL"] = self.postgres.fresh_database()
 
         mds = None if self._mds_url else self._metadata_service()
-        provider_port = free_port()
-        provider_url = f"http://127.0.0.1:{provider_port}"
-        (self._folder / "provider").mkdir()
-        provider = self.service(
-            "simulated provider", "-m", "jobs.provisioners.simulated_server", "--port", str(provider_port),
-            "--ledger", str(self._folder / "provider" / "ledger.jsonl"), "--ready-seconds", str(self._ready_seconds),
-        )  # fmt: skip
+        provider_url = self._provider_url or self._provider()
 
         say("Tables, static files and sample data ...")
         os.environ["PLANNER_MDS_URL"] = mds.url if mds else self._mds_url
         self._prepare_database(provider_url)
-        provider.wait_until_answers(f"{provider_url}/healthz", timeout_seconds=30)
+        if not self._provider_url:
+            self.services[_PROVIDER].wait_until_answers(f"{provider_url}/healthz", timeout_seconds=30)
         if mds:
             mds.wait_until_up()
 
         say("Web and workers ...")
         for number in range(1, self._hosts + 1):
             name = "workers" if number == 1 else f"workers {number}"
-            self.service(name, "manage.py", "run_workers", grace_seconds=WORKERS_STOP_SECONDS)
+            self.workers(name)
         port = free_port(WEB_PORT)
         self.url = f"http://127.0.0.1:{port}"
         web = self.service(
@@ -144,6 +145,16 @@ class LocalPlanner:
         self._own(mds.service)
         return mds
 
+    def _provider(self) -> str:
+        port = free_port()
+        ledger = self._folder / "provider" / "ledger.jsonl"
+        ledger.parent.mkdir()
+        self.service(
+            _PROVIDER, "-m", "jobs.provisioners.simulated_server", "--port", str(port),
+            "--ledger", str(ledger), "--ready-seconds", str(self._ready_seconds),
+        )  # fmt: skip
+        return f"http://127.0.0.1:{port}"
+
     def _prepare_database(self, provider_url: str) -> None:
         django.setup()
         from django.db import connection
@@ -156,10 +167,22 @@ class LocalPlanner:
         demo_data.create(provider_url)
         connection.close()
 
-    def service(self, name: str, *arguments: str, grace_seconds: float = 30) -> Service:
-        """Start one more part: Python with these arguments, logging to a file of its own."""
+    def workers(self, name: str, environment: Mapping[str, str] | None = None) -> Service:
+        """Start the workers of one more host."""
+        return self.service(
+            name, "manage.py", "run_workers", grace_seconds=WORKERS_STOP_SECONDS, environment=environment
+        )
+
+    def service(
+        self, name: str, *arguments: str, grace_seconds: float = 30, environment: Mapping[str, str] | None = None
+    ) -> Service:
+        """Start one more part: Python with these arguments, logging to a file of its own.
+
+        `environment` is what it differs from ours in.
+        """
         log = self._logs / f"{name.replace(' ', '-')}.log"
-        service = Service(name, [sys.executable, *arguments], log=log, folder=CHECKOUT)
+        own = {**os.environ, **environment} if environment else None
+        service = Service(name, [sys.executable, *arguments], log=log, folder=CHECKOUT, environment=own)
         self._own(service, grace_seconds)
         return service
 

@@ -10,6 +10,7 @@ from planner_site.bench.figures import Figure, table
 from tests.checkouts import Checkout
 
 FIGURES = {
+    "pipeline": {"pipeline_vs_queue", "pipeline_vs_limit"},
     "latency": {"idle_latency_p50_ms", "idle_latency_p99_ms", "idle_latency_mds_p50_ms"},
     "hanging_mds": {f"hanging_mds_{what}_{n}_workers_p95_ms" for what in ("create", "cancel") for n in (1, 4)},
 }
@@ -33,7 +34,14 @@ def test_a_measurement_runs_tells_its_figures_and_leaves_nothing(measurement: st
 def test_a_measurement_there_is_not_is_refused_with_the_names_there_are(checkout: Checkout) -> None:
     code, _, errors = checkout.run("-m", "planner_site.bench", "--only", "latency,speed")
     assert code == 2
-    assert "speed: there are latency" in errors
+    assert "speed: there are" in errors
+    assert all(name in errors for name in FIGURES)
+
+
+def test_what_else_was_seen_stands_below_its_figure() -> None:
+    lines = table({"speed": Figure(5, "ms", detail={"rounds": [4, 5, 6]}), "size": Figure(7, "MB")}).splitlines()
+    assert [line.split()[0] for line in lines] == ["figure", "speed", "rounds:", "size"]
+    assert lines[2] == "  rounds: [4, 5, 6]"
 
 
 @pytest.mark.parametrize(

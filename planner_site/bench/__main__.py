@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 
-from planner_site.bench import hanging, latency
+from planner_site.bench import hanging, latency, pipeline
 from planner_site.bench.figures import Figures, table
 from planner_site.local import LocalError, data_folder, only_one, say, stop_on
 from planner_site.postgres_home import EmbeddedServerError
@@ -15,6 +15,7 @@ from planner_site.processes import ServiceError
 
 PURPOSE = "bench"
 MEASUREMENTS = {
+    "pipeline": pipeline.measure,
     "latency": latency.measure,
     "hanging_mds": hanging.measure,
 }

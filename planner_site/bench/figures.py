@@ -54,16 +54,18 @@ Figures = dict[str, Figure]
 
 
 def table(figures: Figures) -> str:
-    """One line per figure, for people."""
+    """One line per figure, for people, with what else was seen below it."""
     rows = [("figure", "value", "unit", "reference", "ratio", "target", "")]
     for name, figure in figures.items():
         cells = [_rounded(number) for number in (figure.value, figure.reference, figure.ratio)]
         value, reference, ratio = ("" if cell is None else f"{cell:g}" for cell in cells)
         verdict = ("ok" if figure.is_ok else "MISSED") if figure.target else ""
         rows.append((name, value, figure.unit, reference, ratio, figure.target, verdict))
-        rows += [(f"  {key}", str(seen), "", "", "", "", "") for key, seen in figure.detail.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = []
+    for row, detail in zip(rows, [{}, *(figure.detail for figure in figures.values())], strict=True):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        lines += [f"  {key}: {seen}" for key, seen in detail.items()]
     return "\n".join(lines)
 
 
