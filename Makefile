@@ -10,7 +10,7 @@ SIDE_BY_SIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 SAY := >&2 echo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench soak crash-points test check lock stop
+.PHONY: help setup demo bench seed soak crash-points test check lock stop
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,9 @@ demo: setup ## the whole planner on this machine, with sample data; ONCE=1 runs 
 
 bench: setup ## figures measured on this machine, minutes per part; ONLY=latency,pipeline takes some
 	@$(RUN) -m planner_site.bench $(if $(ONLY),--only $(ONLY))
+
+seed: setup ## ROWS=1000000 jobs as long use leaves them, minutes a million, into DATABASE_URL or the database of `manage.py`
+	@$(RUN) manage.py seed $(if $(ROWS),--rows $(ROWS))
 
 soak: setup ## kill, stop and restart everything under load, then tell what was lost; MINUTES=3 JOBS=300, SEED=n repeats one
 	@$(RUN) -m planner_site.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))

@@ -20,7 +20,7 @@ MODEL = "sample-1b"
 TEMPLATE = "sample-1b-h100"
 ENDPOINT = "/v1/chat/completions"
 
-_SPEC: dict[str, Any] = {
+SPEC: dict[str, Any] = {
     "engine": {"type": "vllm", "version": "0.8.5", "image": "", "invocation": "", "serveArgs": []},
     "modelSource": {"type": "huggingface", "uri": "example/sample-1b"},
     "accelerator": {"type": "H100", "count": 1},
@@ -59,7 +59,7 @@ def create(provider_url: str) -> None:
         context_length="8k",
         categories=["LLM"],
     )
-    DeploymentTemplate.objects.create(model=model, name=TEMPLATE, spec=_SPEC)
+    DeploymentTemplate.objects.create(model=model, name=TEMPLATE, spec=SPEC)
     Pool.objects.create(
         name="simulated",
         provider="simulated",
