@@ -322,14 +322,32 @@ def test_one_worker_scans_at_a_time() -> None:
 # --- stopping ---
 
 
-def test_what_has_just_been_found_is_stopped_at_once() -> None:
+def test_what_is_found_is_stopped_at_once_by_the_next_call() -> None:
     read()
     job = running_job(batch_id="b1")
+    for _ in range(2):
+        read(ours(job, "b2"), ours(job))
+        due_at = scan().due_at
+        assert due_at is not None
+        assert due_at <= database_now()
+        call = claim_scan()
+        assert call is not None
+        assert call.stop == ("b2",)
+        record_scan(call, ScanAnswer(stopped=call.stop))
+
+
+@pytest.mark.parametrize("stopped", [(), ("b2",)])
+def test_a_list_that_shows_what_is_over_as_running_for_ever_makes_no_haste(stopped: tuple[str, ...]) -> None:
+    """Between two reads there is a wait, whatever became of the stop in between."""
+    job = running_job(batch_id="b1")
     read(ours(job, "b2"), ours(job))
-    assert scan().unwanted == ["b2"]
+    call = claim_scan()
+    assert call is not None
+    record_scan(call, ScanAnswer(stopped=stopped))
+    assert claim_scan() is None
     due_at = scan().due_at
     assert due_at is not None
-    assert due_at <= database_now()
+    assert due_at > database_now()
 
 
 def test_stopping_and_reading_take_turns_and_what_cannot_be_stopped_comes_last() -> None:

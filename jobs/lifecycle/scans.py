@@ -87,14 +87,14 @@ def claim_scan() -> ScanCall | None:
         scan = BatchScan.objects.select_for_update(skip_locked=True, no_key=True).filter(is_due).first()
         if scan is None:
             return None
-        if scan.began_at is None:
-            _begin(scan, now)
         scan.version += 1
+        # stopping and reading take turns: neither waits for the other to succeed
+        stop = tuple(scan.unwanted[:_STOPS_PER_CALL]) if scan.version % 2 else ()
+        if scan.began_at is None and not stop:
+            _begin(scan, now)
         scan.due_at = None
         scan.lease_expires_at = now + timedelta(seconds=times().look_lease)
         scan.save()
-    # stopping and reading take turns: neither waits for the other to succeed
-    stop = tuple(scan.unwanted[:_STOPS_PER_CALL]) if scan.version % 2 else ()
     return ScanCall(scan.version, scan.after, stop)
 
 
@@ -122,7 +122,6 @@ def record_scan(call: ScanCall, answer: ScanAnswer | UpstreamError) -> None:
         # what could not be stopped now is last to be tried again
         unstopped = [batch for batch in call.stop if batch not in stopped]
         scan.unwanted = [batch for batch in scan.unwanted if batch not in call.stop] + unstopped
-        left = len(scan.unwanted)
         if isinstance(answer, UpstreamError):
             scan.retry_count += 1
             scan.last_error = str(answer)
@@ -132,11 +131,14 @@ def record_scan(call: ScanCall, answer: ScanAnswer | UpstreamError) -> None:
             if answer.page is not None and call.after and not answer.page.batches:
                 # the MDS does not know the last batch any more: an empty page proves nothing, so from the top
                 scan.began_at, pause = None, backoff(1, times().retry_max)
-            elif answer.page is not None and _read(scan, answer.page, now):
-                _settle(scan, now)
-                pause = timedelta(seconds=_until_next(scan))
-            if len(scan.unwanted) > left:
-                pause = timedelta(0)  # what has just been found runs and costs: it is stopped at once
+            else:
+                if answer.page is not None and _read(scan, answer.page, now):
+                    _settle(scan, now)
+                if answer.page is not None and scan.unwanted:
+                    # what was found runs and costs: the next call stops it, at once
+                    scan.version += scan.version % 2
+                elif scan.began_at is None:
+                    pause = timedelta(seconds=_until_next(scan))
         wanted = scan.due_at
         scan.due_at = now + pause if wanted is None else min(wanted, now + pause)
         scan.save()
