@@ -35,7 +35,8 @@ def _choices() -> Iterator[CheckMessage]:
 
 def _shares() -> Iterator[CheckMessage]:
     numbers = {f"PLANNER_THREADS[{name!r}]": count for name, count in settings.PLANNER_THREADS.items()}
-    numbers |= {"PLANNER_WORKERS": settings.PLANNER_WORKERS, "PLANNER_QUEUE_CAPACITY": settings.PLANNER_QUEUE_CAPACITY}
+    named = ("PLANNER_WORKERS", "PLANNER_QUEUE_CAPACITY", "PLANNER_PRIORITY_AGEING_SECONDS")
+    numbers |= {name: getattr(settings, name) for name in named}
     for name, count in numbers.items():
         if count < 1:
             yield Error(f"{name} is {count}.", hint="Set it to 1 or more.", id="jobs.E003")

@@ -1,4 +1,4 @@
-"""The only way to change intent: enqueue, cancel, release. Whoever asks, the same rules and the same event.
+"""The only way to change intent: enqueue, cancel, release, hold, prioritise. The same rules for everybody.
 
 Each call is one transaction and makes no outside call. Reads of what a user may see are offered here too, so that
 every front door hides the same things.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
-from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
@@ -29,30 +28,56 @@ from jobs.access_rules import (
     visible_provisions,
 )
 from jobs.errors import Conflict, Forbidden, InvalidRequest, QueueFull
+from jobs.holds import (
+    checked_reason,
+    hold_job,
+    hold_owner,
+    hold_pool,
+    hold_queue,
+    mark_hold,
+    prioritise,
+    record,
+    resume_job,
+    resume_owner,
+    resume_pool,
+    resume_queue,
+)
+from jobs.limits import the_queue
 from jobs.models import InputFile, Job, JobEvent, Provision
 from jobs.statuses import LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
 from jobs.validation import CheckedRequest, JobRequest, check, check_text
-from jobs.waiting import oldest_in_status, waiting_reason, waiting_reasons
+from jobs.waiting import Waiting, oldest_in_status, waiting_for, waiting_for_each
 
 __all__ = [
     "JobRequest",
-    "announce_pool_change",
+    "Waiting",
+    "announce_change",
     "can_cancel",
     "cancel",
     "enqueue",
     "get_job",
     "get_provision",
     "hold_admission",
+    "hold_job",
+    "hold_owner",
+    "hold_pool",
+    "hold_queue",
+    "mark_hold",
     "oldest_in_status",
+    "prioritise",
     "release",
+    "resume_job",
+    "resume_owner",
+    "resume_pool",
+    "resume_queue",
+    "the_queue",
     "visible_jobs",
     "visible_provisions",
-    "waiting_reason",
-    "waiting_reasons",
+    "waiting_for",
+    "waiting_for_each",
 ]
 
 FULL_QUEUE_RETRY_SECONDS = 30
-MAX_REASON_LENGTH = 1000
 
 
 def enqueue(user: User, request: JobRequest, *, idempotency_key: str = "") -> Job:
@@ -85,14 +110,14 @@ def enqueue(user: User, request: JobRequest, *, idempotency_key: str = "") -> Jo
             if repeat is None:
                 raise
             return repeat
-        _record(job, 1, "accepted", user, to_status=JobStatus.PENDING)
+        record(job, 1, "accepted", user, to_status=JobStatus.PENDING)
         wakeup.send_hint()
         return visible_jobs(user).get(pk=job.pk)
 
 
 def cancel(user: User, job_id: str, *, reason: str = "") -> Job:
     """Record the wish to cancel; repeated calls change nothing. Raises `NotFound`, `Forbidden`, `Conflict` (over)."""
-    message = check_text("reason", reason, MAX_REASON_LENGTH)
+    message = checked_reason(reason)
     with transaction.atomic():
         job = get_job(user, job_id)
         if not can_cancel(user, job):
@@ -106,7 +131,7 @@ def cancel(user: User, job_id: str, *, reason: str = "") -> Job:
         job = get_job(user, job_id)
         if is_changed:
             source = JobEvent.Source.PLANNER if job.owner_id == user.pk else JobEvent.Source.OPERATOR
-            _record(job, job.event_count, "cancel_requested", user, source=source, message=message)
+            record(job, job.event_count, "cancel_requested", user, source=source, message=message)
             wakeup.send_hint()
         elif job.is_terminal:
             raise Conflict(f"job is already {job.shown_status}")
@@ -119,7 +144,7 @@ def release(user: User, provision_id: str, *, reason: str = "") -> Provision:
     A release that is backing off is tried again at once; otherwise repeated calls change nothing. Raises `NotFound`,
     `Forbidden`, `Conflict` (released or written off already).
     """
-    message = check_text("reason", reason, MAX_REASON_LENGTH)
+    message = checked_reason(reason)
     with transaction.atomic():
         provision = get_provision(user, provision_id)
         if not user.has_perm(RELEASE_PROVISION):
@@ -141,7 +166,7 @@ def release(user: User, provision_id: str, *, reason: str = "") -> Provision:
             job_row.update(event_count=F("event_count") + 1)
             if provision.status != ProvisionStatus.RELEASING:
                 job_row.filter(status__in=sorted(LIVE)).update(due_at=Now())
-            _record(
+            record(
                 job,
                 job.event_count + 1,
                 "release_requested",
@@ -213,16 +238,11 @@ def _repeated(user: User, key: str | None, digest: str) -> Job | None:
     return job
 
 
-def _record(job: Job, sequence: int, reason: str, user: User, **fields: Any) -> None:
-    """Write the event of a change of intent, with who asked for it."""
-    JobEvent.objects.create(job=job, sequence=sequence, reason=reason, actor=actor_name(user), **fields)
-
-
 def hold_admission() -> None:
     """No job is admitted before the caller's transaction ends: a pool that holds nothing stays so until then."""
     queueing.lock_admission()
 
 
-def announce_pool_change() -> None:
+def announce_change() -> None:
     """Make the workers look again, in the caller's transaction: jobs may wait for what has just been changed."""
     wakeup.send_hint()

@@ -19,7 +19,20 @@ _VIEWER = (
     "view_servedmodel",
     "view_deploymenttemplate",
 )
-_OPERATOR = ("cancel_any_job", "release_provision", "view_inputfile", "view_worker", "view_batchscan")
+_OPERATOR = (
+    "cancel_any_job",
+    "release_provision",
+    "hold_job",
+    "prioritise_job",
+    "hold_owner",
+    "hold_pool",
+    "hold_queue",
+    "view_queue",
+    "view_ownerquota",
+    "view_inputfile",
+    "view_worker",
+    "view_batchscan",
+)
 
 # Writing off (giving up a resource without proof of its release) is in no role: superusers only.
 ROLES: dict[str, tuple[str, ...]] = {

@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import Min, Q
+from django.db.models import Min
 from django.utils import timezone
 
-from jobs import conf, queueing
-from jobs.models import Job, Pool
+from jobs import conf, limits, queueing
+from jobs.models import Job
 from jobs.statuses import IN_STATUS_SINCE, LIVE, PROVISION_LIVE, JobStatus, ProvisionStatus
 
 _COUNTED_AHEAD = 1000  # the queue in front of a job is counted no further
 _NAMED_POOLS = 5
 
 
-def waiting_reason(job: Job) -> str:
-    """Why the job is where it is and what it waits for, in a sentence; "" when terminal.
+@dataclass(frozen=True)
+class Waiting:
+    """What a job waits for: a name that is stable for machines, a sentence for people, and its place in the queue."""
+
+    code: str
+    sentence: str
+    position: str = ""  # 1 is next; counted up to 1,000; "" where no place is told
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def waiting_for(job: Job) -> Waiting:
+    """Why the job is where it is and what it waits for; empty when terminal.
 
     Costs no query but for a pending job, if its pool and provision were selected with it.
     """
     if not _waits_for_pools(job):
         return _own_reason(job)
-    refusal = _pools_refusal(job, queueing.room())
-    return (refusal or _place_in_queue(job)) + _queue_timeout(job)
+    return _with_timeout(job, _refusal(job, limits.Rooms()) or _place_in_queue(job))
 
 
-def waiting_reasons(jobs: Iterable[Job]) -> dict[str, str]:
-    """The same for the rows of a list, by job id: two queries for all of them, and no places in the queue."""
+def waiting_for_each(jobs: Iterable[Job]) -> dict[str, Waiting]:
+    """The same for the rows of a list, by job id: a few queries for all of them, and no places in the queue."""
     jobs = list(jobs)
-    rooms = queueing.room() if any(_waits_for_pools(job) for job in jobs) else []
+    rooms = limits.Rooms() if any(_waits_for_pools(job) for job in jobs) else None
     return {
-        job.pk: (_pools_refusal(job, rooms) or f"Queued for {_resources(job)}.")
-        if _waits_for_pools(job)
+        job.pk: (_refusal(job, rooms) or Waiting("queued", f"Queued for {_resources(job)}."))
+        if rooms is not None and _waits_for_pools(job)
         else _own_reason(job)
         for job in jobs
     }
@@ -49,65 +61,107 @@ def _waits_for_pools(job: Job) -> bool:
     return job.status == JobStatus.PENDING and job.cancel_requested_at is None and not job.hold
 
 
-def _own_reason(job: Job) -> str:
+def _own_reason(job: Job) -> Waiting:
     """What the job's own rows tell."""
     if job.is_terminal:
-        return ""
+        return Waiting("", "")
     if job.cancel_requested_at is not None or job.status == JobStatus.CANCELLING:
-        return _cancelling(job)
+        return Waiting("cancelling", _cancelling(job))
     if job.status == JobStatus.PENDING:
-        return "Held by an operator."
+        return Waiting("job_held", "Held by an operator.")
     provision = job.provision
     if provision and provision.status in PROVISION_LIVE and provision.release_requested_at is not None:
         who = provision.release_requested_by or "the planner"
-        return f"The resource at pool {provision.pool} is being taken away by {who}; the job is then queued again."
+        sentence = f"The resource at pool {provision.pool} is being taken away by {who}; the job is then queued again."
+        return Waiting("resource_released", sentence)
     if job.status == JobStatus.PROVISIONING:
-        return _provisioning(job)
+        return Waiting("provisioning", _provisioning(job))
     if job.status == JobStatus.SUBMITTING:
-        return _submitting(job)
-    return _running(job)
+        return Waiting("submitting", _submitting(job))
+    return Waiting("running", _running(job))
 
 
-def _pools_refusal(job: Job, rooms: list[queueing.Room]) -> str:
-    """Why no pool takes the job now; empty if one has room."""
-    now = timezone.now()
-    fitting = [room for room in rooms if _offers_type(room.pool, job.accelerator_type)]
+def _refusal(job: Job, rooms: limits.Rooms) -> Waiting | None:
+    """Why the job could not be admitted now even if it were the first of all; None if it could."""
+    return _hold(job, rooms) or _owner_refusal(job, rooms) or _pools_refusal(job, rooms)
+
+
+def _hold(job: Job, rooms: limits.Rooms) -> Waiting | None:
+    if rooms.queue.hold:
+        return Waiting("queue_held", "The queue is held by an operator." + _because(rooms.queue.hold_reason))
+    quota = rooms.hold_on(job.owner_id)
+    if quota is not None:
+        return Waiting("owner_held", f"All jobs of {job.created_by} are held." + _because(quota.hold_reason))
+    return None
+
+
+def _owner_refusal(job: Job, rooms: limits.Rooms) -> Waiting | None:
+    room, size = rooms.of_owner(job.owner_id), limits.accelerators_of(job)
+    if not room.could_ever_fit(size):
+        sentence = f"It needs {size} accelerators, more than its owner may ever have (limits: {room.limits})."
+        return Waiting("too_large", sentence)
+    if not room.fits(size):
+        sentence = f"Its owner has as much as allowed (limits: {room.limits}): it waits for another job's end."
+        return Waiting("owner_limit", sentence)
+    return None
+
+
+def _pools_refusal(job: Job, rooms: limits.Rooms) -> Waiting | None:
+    kind, size, now = job.accelerator_type, limits.accelerators_of(job), timezone.now()
+    fitting = [pool for pool in rooms.pools if pool.has_type(kind)]
     if not fitting:
-        return f"No enabled pool offers {_resources(job)}."
-    refusals = [refusal for room in fitting if (refusal := _refusal(room, job.accelerator_type, now))]
+        held = [pool for pool in rooms.held_pools if pool.has_type(kind)]
+        if held:
+            reasons = (f"pool {pool.pool}{_because(pool.pool.disabled_reason, ' (', ')')}" for pool in held)
+            return Waiting("pools_held", f"Every pool that offers {_resources(job)} is held: {_named(reasons)}.")
+        return Waiting("no_pool", f"No pool offers {_resources(job)}.")
+    if not any(pool.room.could_ever_fit(size) for pool in fitting):
+        most = max(pool.room.most_accelerators for pool in fitting)
+        sentence = f"It needs {size} accelerators, and no pool that offers {_resources(job)} takes more than {most:g}."
+        return Waiting("too_large", sentence)
+    refusals = [refusal for pool in fitting if (refusal := _pool_refusal(pool, kind, size, now))]
     if len(refusals) < len(fitting):
-        return ""
-    named = "; ".join(refusals[:_NAMED_POOLS]) + ("; ..." if len(refusals) > _NAMED_POOLS else "")
-    return f"Waiting for {_resources(job)}: {named}."
+        return None
+    is_full = any(not pool.room.fits(size) for pool in fitting)
+    return Waiting(
+        "pools_full" if is_full else "out_of_capacity", f"Waiting for {_resources(job)}: {_named(refusals)}."
+    )
 
 
-def _offers_type(pool: Pool, accelerator_type: str) -> bool:
-    return not pool.accelerator_types or not accelerator_type or accelerator_type in pool.accelerator_types
-
-
-def _refusal(room: queueing.Room, accelerator_type: str, now: datetime) -> str:
-    """Why the pool takes no job of this type now; empty if it does."""
-    if room.free <= 0:
-        return f"pool {room.pool} is full (limits: {room.pool.max_live} held, {room.pool.max_provisioning} starting)"
-    if not room.offers(accelerator_type, now):
-        retry_at = datetime.fromtimestamp(float(room.pool.capacity_retry_at[accelerator_type]["at"]), UTC)
-        return f"pool {room.pool} has none left, asked again at {_clock(retry_at)}"
+def _pool_refusal(pool: limits.PoolRoom, kind: str, size: int, now: datetime) -> str:
+    """Why the pool takes no job of this type and size now; empty if it does."""
+    if not pool.room.fits(size):
+        return f"pool {pool.pool} is full (limits: {pool.room.limits})"
+    if not pool.offers(kind, now):
+        retry_at = datetime.fromtimestamp(float(pool.pool.capacity_retry_at[kind]["at"]), UTC)
+        return f"pool {pool.pool} has none left, asked again at {_clock(retry_at)}"
     return ""
 
 
-def _place_in_queue(job: Job) -> str:
-    earlier = Q(accepted_at__lt=job.accepted_at) | Q(accepted_at=job.accepted_at, pk__lt=job.pk)
-    ahead = queueing.admissible().filter(earlier, queue_class=job.queue_class).order_by()[:_COUNTED_AHEAD].count()
+def _named(those: Iterable[str]) -> str:
+    names = list(those)
+    return "; ".join(names[:_NAMED_POOLS]) + ("; ..." if len(names) > _NAMED_POOLS else "")
+
+
+def _because(reason: str, before: str = " ", after: str = "") -> str:
+    return f"{before}{reason}{after}" if reason else ""
+
+
+def _place_in_queue(job: Job) -> Waiting:
+    ahead = queueing.policy().ahead(job, _COUNTED_AHEAD)
     if not ahead:
-        return "There is room: the workers take it next."
-    count = f"{ahead} or more" if ahead == _COUNTED_AHEAD else str(ahead)
-    return f"Queued behind {count} other job{'' if ahead == 1 else 's'} for {_resources(job)}."
+        return Waiting("next", "There is room: the workers take it next.", "1")
+    is_counted = ahead < _COUNTED_AHEAD
+    count = str(ahead) if is_counted else f"{_COUNTED_AHEAD:,} or more"
+    sentence = f"Queued behind {count} other job{'' if ahead == 1 else 's'} for {_resources(job)}."
+    return Waiting("queued", sentence, str(ahead + 1) if is_counted else f"more than {_COUNTED_AHEAD:,}")
 
 
-def _queue_timeout(job: Job) -> str:
+def _with_timeout(job: Job, waiting: Waiting) -> Waiting:
     if job.queue_timeout_seconds is None:
-        return ""
-    return f" It expires in the queue at {_clock(job.accepted_at + timedelta(seconds=job.queue_timeout_seconds))}."
+        return waiting
+    at = _clock(job.accepted_at + timedelta(seconds=job.queue_timeout_seconds))
+    return replace(waiting, sentence=f"{waiting.sentence} It expires in the queue at {at}.")
 
 
 def _provisioning(job: Job) -> str:

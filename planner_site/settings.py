@@ -113,8 +113,14 @@ PLANNER_PROVIDERS = {
     "simulated": "jobs.provisioners.simulated.SimulatedProvisioner",
     "passthrough": "jobs.provisioners.passthrough.PassthroughProvisioner",
 }
-PLANNER_QUEUE_POLICIES = {"fifo": "jobs.queueing.FifoQueue"}
+PLANNER_QUEUE_POLICIES = {
+    "fifo": "jobs.queueing.FifoQueue",
+    "priority": "jobs.queueing.PriorityQueue",
+    "fair_share": "jobs.queueing.FairShareQueue",
+}
 PLANNER_QUEUE_POLICY = os.environ.get("PLANNER_QUEUE_POLICY", "fifo")
+# Of waiting, for each point of priority; counts for jobs accepted or given a priority from then on.
+PLANNER_PRIORITY_AGEING_SECONDS = float(os.environ.get("PLANNER_PRIORITY_AGEING_SECONDS", "300"))
 PLANNER_QUEUE_CAPACITY = int(os.environ.get("PLANNER_QUEUE_CAPACITY", "10000"))
 PLANNER_AUTH_MODE = os.environ.get("PLANNER_AUTH_MODE", "basic")
 PLANNER_STATUS_VOCABULARY = os.environ.get("PLANNER_STATUS_VOCABULARY", "planner")

@@ -87,10 +87,11 @@ class Witness:
 
     def _every_wait_has_a_reason(self) -> None:
         listed = list(planner.visible_jobs(self.viewer).annotate(shown=SHOWN_STATUS))
-        reasons = planner.waiting_reasons(listed)
+        reasons = planner.waiting_for_each(listed)
         for job in listed:
-            for reason in (planner.waiting_reason(job), reasons[job.id]):
-                assert bool(reason) != job.is_terminal, f"{job.id} is {job.status}: {reason!r}"
+            for waiting in (planner.waiting_for(job), reasons[job.id]):
+                assert bool(waiting.sentence) != job.is_terminal, f"{job.id} is {job.status}: {waiting!r}"
+                assert bool(waiting.code) != job.is_terminal
             is_asked = job.cancel_requested_at is not None or job.status == JobStatus.CANCELLING
             assert (job.shown_status == JobStatus.CANCELLING) == (is_asked and not job.is_terminal)
             assert job.shown_status == job.shown  # type: ignore[attr-defined] # annotated above

@@ -29,8 +29,10 @@ from jobs.models import (
     InputFile,
     Job,
     JobEvent,
+    OwnerQuota,
     Pool,
     Provision,
+    Queue,
     QueueMessage,
     ServedModel,
     Worker,
@@ -44,7 +46,7 @@ from tests.threads import elsewhere, stopped, until_waiting
 pytestmark = pytest.mark.django_db
 
 ROWS = [Job, Provision, JobEvent, InputFile, Worker, BatchScan]
-EDITED = [Pool, ServedModel, DeploymentTemplate, ApiToken]
+EDITED = [Pool, ServedModel, DeploymentTemplate, ApiToken, Queue, OwnerQuota]
 
 
 def signed_in(user: User, **options: Any) -> Client:
@@ -258,7 +260,7 @@ def test_the_page_of_a_job_shows_why_it_waits_what_comes_next_and_its_timeline_i
     JobEvent.objects.create(job=job, sequence=2, reason="second", source="provider")
     response = operator_client().get(url(Job, "change", job.pk))
     text, timeline = words(response), response.content.decode().partition("Timeline")[2]
-    assert planner.waiting_reason(job) in text
+    assert planner.waiting_for(job).sentence in text
     assert f"{job.due_at:%Y-%m-%d %H:%M:%S} UTC (in 5 minutes" in text or "(in 4 minutes" in text or "(in 300 s" in text
     assert timeline.index("accepted") < timeline.index("second") < timeline.index("third")
     assert "olga" in text

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.utils import timezone
 
-from jobs import queueing
+from jobs import planner, queueing
 from jobs.conf import MAX_CRASHES, times
 from jobs.lifecycle import claims, decisions
 from jobs.lifecycle.claims import Claim, Taken
 from jobs.lifecycle.steps import CallKind
-from jobs.models import Job, JobEvent, Pool, Provision
+from jobs.models import Job, JobEvent, OwnerQuota, Pool, Provision, Queue
 from jobs.reconciler.admission import admission
 from tests.answers import error, resource
 from tests.clock import pass_time
@@ -26,6 +27,8 @@ from tests.factories import make_job, make_pool, make_provision, make_user
 from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
+
+LIMITS = ("max_live", "max_provisioning", "max_live_accelerators", "max_provisioning_accelerators")
 
 
 class Hints:
@@ -128,6 +131,103 @@ def test_a_held_job_lets_the_others_pass() -> None:
     held, free = make_job(hold=True), make_job()
     admitted()
     assert where(held, free) == ["", "p"]
+
+
+# --- holds, owners, sizes ---
+
+
+def test_a_held_queue_accepts_and_admits_nothing_until_it_is_resumed() -> None:
+    make_pool(name="p")
+    operator, job = make_user("operator"), make_job()
+    planner.hold_queue(operator)
+    assert admitted().claims == []
+    planner.resume_queue(operator)
+    admitted()
+    assert where(job) == ["p"]
+
+
+def test_a_held_owner_lets_the_others_pass() -> None:
+    make_pool(name="p")
+    operator, held, free = make_user("operator"), make_job(), make_job()
+    planner.hold_owner(operator, held.owner.username)
+    admitted()
+    assert where(held, free) == ["", "p"]
+    planner.resume_owner(operator, held.owner.username)
+    admitted()
+    assert where(held) == ["p"]
+
+
+def test_an_owner_at_his_limit_lets_the_others_pass_in_every_class() -> None:
+    make_pool(name="p")
+    Queue.objects.update_or_create(pk=1, defaults={"max_live": 1})
+    owner = make_user()
+    jobs = [make_job(owner), make_job(owner), make_job(owner, accelerator_type="A100"), make_job()]
+    admitted()
+    assert where(*jobs) == ["p", "", "", "p"]
+
+
+def test_a_large_job_is_not_passed_by_for_ever_by_small_ones() -> None:
+    pool = make_pool(name="p", max_live_accelerators=8)
+    small = make_job(accelerator_count=1)
+    admitted()
+    large, next_small, of_another_class = (
+        make_job(accelerator_count=8),
+        make_job(accelerator_count=1),
+        make_job(accelerator_type="A100", accelerator_count=1),
+    )
+    admitted()
+    assert where(small, large, next_small, of_another_class) == ["p", "", "", ""]
+    Provision.objects.update(status="released", released_at=timezone.now())
+    admitted()
+    assert where(large, next_small, of_another_class) == ["p", "", ""]
+    assert pool.provisions.exclude(status="released").count() == 1
+
+
+def test_an_owners_large_job_holds_back_his_own_small_ones_and_nobody_elses() -> None:
+    make_pool(name="p")
+    owner = make_user()
+    OwnerQuota.objects.create(owner=owner, max_live_accelerators=8)
+    jobs = [make_job(owner, accelerator_count=count) for count in (4, 8, 1)]
+    other = make_job(accelerator_count=9)
+    admitted()
+    assert where(*jobs, other) == ["p", "", "", "p"]
+
+
+@pytest.mark.parametrize("whose", ["pool", "owner"])
+def test_a_job_larger_than_any_limit_holds_up_nobody(whose: str) -> None:
+    owner = make_user()
+    make_pool(name="p", max_live_accelerators=8 if whose == "pool" else None)
+    if whose == "owner":
+        OwnerQuota.objects.create(owner=owner, max_live_accelerators=8)
+    giant, small = make_job(owner, accelerator_count=9), make_job(owner, accelerator_count=8)
+    admitted()
+    assert where(giant, small) == ["", "p"]
+
+
+def test_a_large_job_goes_to_a_pool_that_has_room_for_it() -> None:
+    make_pool(name="small", priority=1, max_live_accelerators=4)
+    make_pool(name="large")
+    jobs = [make_job(accelerator_count=8), make_job(accelerator_count=4)]
+    admitted()
+    assert where(*jobs) == ["large", "small"]
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("fifo", [0, 1]), ("priority", [0, 2]), ("fair_share", [0, 3])])
+def test_the_installations_policy_decides(settings: Any, policy: str, expected: list[int]) -> None:
+    settings.PLANNER_QUEUE_POLICY = policy
+    make_pool(max_live=2)
+    owner, other = make_user(), make_user()
+    now = timezone.now()
+    jobs = [
+        make_job(of, accepted_at=now - timedelta(hours=age))
+        for of, age in ((owner, 9), (owner, 8), (owner, 7), (other, 6))
+    ]
+    Job.objects.update(ranked_at=F("accepted_at"))
+    planner.prioritise(make_user("operator"), jobs[2].id, 100)
+    if policy == "priority":
+        Job.objects.filter(pk=jobs[0].pk).update(ranked_at=now - timedelta(hours=20))
+    admitted()
+    assert [number for number, name in enumerate(where(*jobs)) if name] == expected
 
 
 def test_without_jobs_or_pools_nothing_happens() -> None:
@@ -238,12 +338,19 @@ def test_a_failed_over_job_gets_a_provision_of_its_own() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("limit", ["max_live", "max_provisioning"])
-def test_a_limit_holds_against_two_admitters_at_once(limit: str) -> None:
-    make_pool(**{limit: 3})
+@pytest.mark.parametrize("whose", ["pool", "queue", "owner"])
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_holds_against_two_admitters_at_once(limit: str, whose: str) -> None:
+    """Three jobs of two accelerators each."""
     owner = make_user()
+    limits = {limit: 7 if limit.endswith("accelerators") else 3}
+    make_pool(**(limits if whose == "pool" else {"max_live": 99, "max_provisioning": 99}))
+    if whose == "queue":
+        Queue.objects.update_or_create(pk=1, defaults=limits)
+    if whose == "owner":
+        OwnerQuota.objects.create(owner=owner, **limits)
     for _ in range(12):
-        make_job(owner)
+        make_job(owner, accelerator_count=1, replicas=2)
     free = places()
     counts = at_once(*[lambda: len(admission(free, Hints()).claims)] * 4)
     assert sorted(counts) == [0, 0, 0, 3]

@@ -34,6 +34,8 @@ STRINGS = [
     "errorMessage",
     "failureStage",
     "waitingReason",
+    "waitingCode",
+    "queuePosition",
 ]
 TIMES = [
     "createdAt",
@@ -53,7 +55,15 @@ TIMES = [
     "cancelRequestedAt",
 ]
 OBJECTS = ["requestCounts", "usage", "runtime", "resourceAllocation", "modelTemplateRef", "profile", "provision"]
-OTHERS: dict[str, type] = {"metadata": dict, "extraBody": dict, "errors": list, "events": list, "attempt": int}
+OTHERS: dict[str, type] = {
+    "metadata": dict,
+    "extraBody": dict,
+    "errors": list,
+    "events": list,
+    "attempt": int,
+    "hold": bool,
+    "priority": int,
+}
 
 EARLIER = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 

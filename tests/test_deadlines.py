@@ -73,7 +73,7 @@ def test_a_job_whose_submission_is_in_doubt_is_ended_by_its_deadline_only_once_t
         pass_time(60)
     job = Job.objects.get()
     assert job.status == "submitting"
-    assert "being looked up" in planner.waiting_reason(job)
+    assert "being looked up" in planner.waiting_for(job).sentence
     fake_mds.withdraw(unlisted)
     ticking_until(is_quiet)
     assert Job.objects.get().status == "expired"
@@ -93,7 +93,7 @@ def test_a_cancel_that_the_mds_takes_and_never_finishes_is_sent_again(
     ticking_until(lambda: fake_mds.count("cancel") >= 3)
     job.refresh_from_db()
     assert (job.status, job.shown_status) == ("cancelling", "cancelling")
-    assert planner.waiting_reason(job).startswith("Cancel requested: waiting for the metadata service")
+    assert planner.waiting_for(job).sentence.startswith("Cancel requested: waiting for the metadata service")
     fake_mds.set_status(job.batch_id, "cancelled")
     ticking_until(is_quiet)
     assert Job.objects.get().status == "cancelled"

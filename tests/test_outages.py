@@ -75,7 +75,7 @@ def test_an_outage_of_an_hour_ends_no_job(
         assert job.status not in TERMINAL
     assert job.accepted_at < began - timedelta(hours=1) + timedelta(seconds=1)
     assert job.status in allowed
-    assert planner.waiting_reason(job)
+    assert planner.waiting_for(job).sentence
     server.withdraw(outage)
     fake_mds.run_seconds = 0
     for batch in fake_mds.running():
@@ -111,12 +111,12 @@ def test_an_outage_is_told_once_and_seen_until_it_is_over(fake_mds: FakeMds, sim
         pass_time(60)
     job.refresh_from_db()
     assert JobEvent.objects.filter(reason="mds_delayed").count() == 1
-    sentence = planner.waiting_reason(job)
+    sentence = planner.waiting_for(job).sentence
     assert "Last error: " in sentence
     assert " seen " in sentence, "how old the news is"
     fake_mds.withdraw(outage)
     ticking_until(lambda: Job.objects.get().last_error == "")
-    assert "Last error" not in planner.waiting_reason(Job.objects.get())
+    assert "Last error" not in planner.waiting_for(Job.objects.get()).sentence
 
 
 @pytest.mark.parametrize("verb", ["cancel", "get"])

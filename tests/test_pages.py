@@ -243,10 +243,10 @@ def test_what_waits_says_why_on_list_and_page(status: str) -> None:
     job = make_job(status=status)
     client = signed_in(job.owner)
     job.refresh_from_db()
-    reason = planner.waiting_reasons([planner.get_job(job.owner, job.pk)])[job.pk]
+    reason = planner.waiting_for_each([planner.get_job(job.owner, job.pk)])[job.pk].sentence
     assert reason
     assert reason in text_of(client.get("/jobs/"))
-    assert planner.waiting_reason(planner.get_job(job.owner, job.pk)) in text_of(client.get(f"/jobs/{job.pk}"))
+    assert planner.waiting_for(planner.get_job(job.owner, job.pk)).sentence in text_of(client.get(f"/jobs/{job.pk}"))
 
 
 @pytest.mark.parametrize("status", ["pending", "provisioning", "in_progress", "failed"])

@@ -11,8 +11,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from jobs import planner
-from jobs.models import Job, Pool
+from jobs import planner, waiting
+from jobs.models import Job, OwnerQuota, Pool
 from jobs.statuses import IN_STATUS_SINCE, TERMINAL, JobStatus
 from tests.factories import make_job, make_pool, make_provision, make_user
 
@@ -30,14 +30,16 @@ def _noon() -> Any:
 
 
 def reason(job: Job) -> str:
-    """The sentence, which a list must give too, but for places in the queue; it costs three queries at most."""
+    """The sentence, which a list must give too, but for places in the queue; it costs six queries at most."""
     job = planner.visible_jobs(make_user("superuser")).get(pk=job.pk)
     with CaptureQueriesContext(connection) as queries:
-        sentence = planner.waiting_reason(job)
-    assert len(queries) <= (3 if job.status == "pending" else 0)
+        found = planner.waiting_for(job)
+    assert len(queries) <= (6 if job.status == "pending" else 0)
+    listed = planner.waiting_for_each([job])[job.pk]
     if job.status != "pending":
-        assert planner.waiting_reasons([job]) == {job.pk: sentence}
-    return sentence
+        assert listed == found
+    assert listed.code == {"next": "queued"}.get(found.code, found.code)
+    return found.sentence
 
 
 def test_it_works() -> None:
@@ -57,8 +59,50 @@ def test_a_held_job_says_so() -> None:
 
 def test_no_pool_that_offers_the_accelerator_is_named() -> None:
     make_pool(accelerator_types=["A100"])
-    make_pool(is_enabled=False)
-    assert reason(make_job()) == "No enabled pool offers H100."
+    assert reason(make_job()) == "No pool offers H100."
+
+
+def test_pools_that_are_held_are_named_with_the_reason() -> None:
+    make_pool(name="east", is_enabled=False, disabled_reason="firmware")
+    make_pool(name="west", is_enabled=False)
+    assert reason(make_job()) == "Every pool that offers H100 is held: pool east (firmware); pool west."
+
+
+def test_a_held_queue_and_a_held_owner_say_why() -> None:
+    make_pool()
+    operator, job = make_user("operator"), make_job()
+    planner.hold_owner(operator, job.owner.username, reason="Over budget.")
+    assert reason(job) == f"All jobs of {job.created_by} are held. Over budget."
+    planner.hold_queue(operator)
+    assert reason(job) == "The queue is held by an operator."
+
+
+def test_an_owner_at_his_limit_is_told_the_limits() -> None:
+    make_pool()
+    owner = make_user()
+    OwnerQuota.objects.create(owner=owner, max_live=1, max_live_accelerators=4)
+    make_provision(make_job(owner))
+    expected = "Its owner has as much as allowed (limits: 1 held, 4 accelerators held): it waits for another job's end."
+    assert reason(make_job(owner)) == expected
+
+
+@pytest.mark.parametrize("whose", ["owner", "pool"])
+def test_a_job_that_can_never_fit_is_told_so(whose: str) -> None:
+    make_pool(max_live_accelerators=4 if whose == "pool" else None)
+    job = make_job(accelerator_count=8)
+    if whose == "owner":
+        OwnerQuota.objects.create(owner=job.owner, max_live_accelerators=4)
+    assert reason(job).startswith("It needs 8 accelerators, ")
+    assert planner.waiting_for(job).code == "too_large"
+
+
+def test_the_place_in_the_queue_is_counted_up_to_a_thousand(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pool()
+    first, second, third = (make_job(accepted_at=NOON - timedelta(minutes=age)) for age in (3, 2, 1))
+    assert [planner.waiting_for(job).position for job in (first, second, third)] == ["1", "2", "3"]
+    monkeypatch.setattr(waiting, "_COUNTED_AHEAD", 2)
+    assert planner.waiting_for(third).position == "more than 2"
+    assert reason(third) == "Queued behind 2 or more other jobs for H100."
 
 
 def test_full_pools_are_named_with_their_limits() -> None:
@@ -206,22 +250,22 @@ def test_a_cancel_says_what_it_waits_for(status: str, fields: Any, expected: str
     assert reason(make_job(status=status, batch_id="b1", cancel_requested_at=timezone.now(), **fields)) == expected
 
 
-def test_a_list_costs_two_queries_and_names_no_places() -> None:
+def test_a_list_costs_four_queries_and_names_no_places() -> None:
     make_pool(accelerator_types=["H100"])
     jobs = [make_job(), make_job(), make_job(accelerator_type="A100"), make_job(hold=True)]
     running = make_job(status="in_progress", batch_id="b1")
     with CaptureQueriesContext(connection) as queries:
-        reasons = planner.waiting_reasons([*jobs, running])
-    assert len(queries) == 2
-    assert [reasons[job.pk] for job in jobs] == [
+        reasons = planner.waiting_for_each([*jobs, running])
+    assert len(queries) == 4
+    assert [reasons[job.pk].sentence for job in jobs] == [
         "Queued for H100.",
         "Queued for H100.",
-        "No enabled pool offers A100.",
+        "No pool offers A100.",
         "Held by an operator.",
     ]
-    assert reasons[running.pk] == "Batch b1 is in_progress at the metadata service."
+    assert reasons[running.pk].sentence == "Batch b1 is in_progress at the metadata service."
     Pool.objects.all().delete()
-    assert planner.waiting_reasons(jobs[:1])[jobs[0].pk] == "No enabled pool offers H100."
+    assert planner.waiting_for_each(jobs[:1])[jobs[0].pk].code == "no_pool"
 
 
 # --- how long ---

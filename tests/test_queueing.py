@@ -1,34 +1,43 @@
-"""The queue: order within a class, room in the pools, and a capacity that is never exceeded."""
+"""The queue: whose turn it is under each policy, and a capacity that is never exceeded."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jobs import planner, queueing
 from jobs.errors import QueueFull
-from jobs.models import Job
-from jobs.queueing import FifoQueue, Room
-from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus, ProvisionStatus
-from tests.factories import make_file, make_job, make_pool, make_provision, make_template, make_user
+from jobs.models import Job, JobEvent
+from jobs.models.job import MAX_PRIORITY
+from jobs.queueing import FairShareQueue, FifoQueue, Merged, PriorityQueue, QueuePolicy, waiting_queues
+from jobs.statuses import TERMINAL, JobStatus
+from tests.factories import make_file, make_job, make_template, make_user
 from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
 
-def test_the_first_accepted_is_the_first_admitted() -> None:
-    now = timezone.now()
-    jobs = [make_job(accepted_at=now - timedelta(seconds=age), due_at=None) for age in (2, 3, 1, 3)]
-    expected = sorted(jobs, key=lambda job: (job.accepted_at, job.id))
-    fifo = FifoQueue()
-    assert list(fifo.candidates("H100|", 9)) == expected
-    assert list(fifo.candidates("H100|", 2)) == expected[:2]
-    assert sorted(jobs, key=fifo.key) == expected, "both ways to tell the order agree"
-    assert list(fifo.candidates("A100|", 9)) == []
+def merged(order: QueuePolicy, count: int = 999) -> list[str]:
+    """The ids of the first so many jobs, each admitted as it is told."""
+    told = []
+    merge = Merged(order, waiting_queues())
+    for job in merge:
+        merge.take(job)
+        told.append(job.id)
+        if len(told) == count:
+            break
+    return told
 
 
 def test_what_is_held_or_cancelled_or_in_hand_or_not_pending_is_not_admitted() -> None:
@@ -40,54 +49,185 @@ def test_what_is_held_or_cancelled_or_in_hand_or_not_pending_is_not_admitted() -
     for status in set(JobStatus) - {JobStatus.PENDING}:
         make_job(status=status)
     assert list(queueing.admissible()) == [free]
+    assert merged(FifoQueue()) == [free.id]
 
 
-def test_classes_are_found_without_their_jobs() -> None:
-    for accelerator_type in ("H100", "A100", "H100", "", "A100"):
-        make_job(accelerator_type=accelerator_type)
+def test_queues_are_found_without_their_jobs() -> None:
+    first, second = make_user(), make_user()
+    for owner, kind in ((first, "H100"), (second, "A100"), (first, "H100"), (first, ""), (second, "A100")):
+        make_job(owner, accelerator_type=kind)
     make_job(accelerator_type="L4", status="failed")
-    # each once, in the database's own order
-    assert sorted(queueing.waiting_classes()) == ["A100|", "H100|", "|"]
+    make_job(accelerator_type="L4", hold=True)
+    assert sorted(waiting_queues()) == [("A100|", second.pk), ("H100|", first.pk), ("|", first.pk)]
     assert [queueing.accelerator_of(name) for name in ("|", "A100|", "H100|")] == ["", "A100", "H100"]
+    assert queueing.waiting_owners("A100|") == [second.pk]
 
 
-def test_no_job_makes_no_class() -> None:
-    assert queueing.waiting_classes() == []
+def test_no_job_makes_no_queue() -> None:
+    assert waiting_queues() == []
+    assert merged(FairShareQueue()) == []
 
 
-@pytest.mark.parametrize("status", list(ProvisionStatus))
-def test_room_is_what_a_pool_does_not_hold(status: ProvisionStatus) -> None:
-    pool = make_pool(max_live=5, max_provisioning=3)
-    make_provision(make_job(), pool, status=status)
-    (room,) = queueing.room()
-    is_starting = status in {ProvisionStatus.REQUESTED, ProvisionStatus.PROVISIONING}
-    assert room.free == (2 if is_starting else 3)
-    pool.max_provisioning = 9
-    pool.save()
-    (room,) = queueing.room()
-    assert room.free == (5 if status in PROVISION_ENDED else 4)
+@dataclass(frozen=True)
+class Drawn:
+    """One pending job of some owner."""
+
+    owner: int
+    kind: str
+    age: int
+    priority: int
 
 
-def test_rooms_come_best_first_and_only_of_enabled_pools() -> None:
-    pools = [make_pool(name=name, priority=priority) for name, priority in (("c", 0), ("b", 0), ("a", 0), ("z", 9))]
-    make_pool(is_enabled=False)
-    assert [room.pool for room in queueing.room()] == [pools[3], pools[2], pools[1], pools[0]]
-
-
-@pytest.mark.parametrize(
-    ("offered", "wanted", "is_offered"),
-    [([], "H100", True), (["H100"], "H100", True), (["A100"], "H100", False), (["A100"], "", True), ([], "", True)],
+drawn_jobs = st.lists(
+    st.builds(Drawn, st.integers(0, 3), st.sampled_from(["H100", "A100"]), st.integers(0, 40), st.integers(0, 100)),
+    max_size=25,
 )
-def test_a_pool_offers_its_accelerators(offered: list[str], wanted: str, is_offered: bool) -> None:
-    room = Room(make_pool(accelerator_types=offered), 1)
-    assert room.offers(wanted, timezone.now()) == is_offered
+turns = st.lists(st.integers(0, 50) | st.none(), min_size=4, max_size=4)  # how long ago each owner's last one was
 
 
-def test_a_pool_that_is_out_of_one_type_still_offers_another() -> None:
+def stored(drawn: list[Drawn], last_turns: list[int | None]) -> list[Job]:
+    """Rows like these and no others."""
+    JobEvent.objects.all().delete()
+    Job.objects.all().delete()
+    owners = [User.objects.get_or_create(username=f"owner{number}")[0] for number in range(4)]
     now = timezone.now()
-    room = Room(make_pool(capacity_retry_at={"H100": {"at": now.timestamp() + 5, "delay": 30}}), 1)
-    assert (room.offers("H100", now), room.offers("A100", now)) == (False, True)
-    assert room.offers("H100", now + timedelta(seconds=6))
+    had = [(owner, ago) for owner, ago in zip(owners, last_turns, strict=True) if ago is not None]
+    over = [pending(owner, now, provisioning_at=now - timedelta(seconds=ago), hold=True) for owner, ago in had]
+    jobs = [pending(owners[job.owner], now - timedelta(seconds=job.age), job.kind, job.priority) for job in drawn]
+    Job.objects.bulk_create([*over, *jobs])
+    return jobs
+
+
+def pending(owner: User, accepted_at: datetime, kind: str = "H100", priority: int = 0, **fields: Any) -> Job:
+    """A job of the queue, unsaved."""
+    return Job(
+        owner=owner,
+        completion_window_seconds=60,
+        queue_class=queueing.queue_class(kind),
+        accelerator_type=kind,
+        accepted_at=accepted_at,
+        priority=priority,
+        ranked_at=accepted_at - queueing.priority_span(priority),
+        **fields,
+    )
+
+
+def by_accept_time(job: Job) -> tuple[Any, ...]:
+    return (job.accepted_at, job.id)
+
+
+def in_turns(jobs: list[Job]) -> list[Job]:
+    """Round robin by hand: of those whose owner had the fewest turns, the one whose owner's last was longest ago."""
+    last = {job.owner_id: queueing._last_turns([job.owner_id])[job.owner_id] for job in jobs}
+    taken: dict[int, int] = defaultdict(int)
+    rest, order = sorted(jobs, key=by_accept_time), []
+    while rest:
+        job = min(rest, key=lambda job: (taken[job.owner_id], last[job.owner_id], job.owner_id, *by_accept_time(job)))
+        taken[job.owner_id] += 1
+        rest.remove(job)
+        order.append(job)
+    return order
+
+
+ORDERS: dict[type[QueuePolicy], Callable[[list[Job]], list[Job]]] = {
+    FifoQueue: lambda jobs: sorted(jobs, key=by_accept_time),
+    PriorityQueue: lambda jobs: sorted(jobs, key=lambda job: (job.ranked_at, job.id)),
+    FairShareQueue: in_turns,
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(drawn=drawn_jobs, last_turns=turns)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+def test_the_merged_queues_are_in_the_policys_order_and_everybody_is_told_his_place(
+    order: type[QueuePolicy], drawn: list[Drawn], last_turns: list[int | None]
+) -> None:
+    jobs = stored(drawn, last_turns)
+    expected = [job.id for job in ORDERS[order](jobs)]
+    assert merged(order()) == expected
+    assert merged(order(), 3) == expected[:3]
+    for job in jobs:
+        same_class = ORDERS[order]([each for each in jobs if each.queue_class == job.queue_class])
+        place = [each.id for each in same_class].index(job.id)
+        found = order().ahead(job, 1000)
+        assert found == place
+        assert order().ahead(job, 2) == min(found, 2)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(arrivals=st.lists(st.lists(st.integers(0, 2), max_size=2), min_size=1, max_size=8))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+def test_nobody_starves(order: type[QueuePolicy], arrivals: list[list[int]]) -> None:
+    """One place a turn, and always newer jobs of everybody else, with the highest priority there is.
+
+    Under priority those of the first four turns, two each at most, outrank the patient one's; nothing later does.
+    """
+    stored([], [None] * 4)
+    patient, *others = [User.objects.get(username=f"owner{number}") for number in range(4)]
+    begin = timezone.now()
+    pending(patient, begin).save()
+    step = queueing.priority_span(MAX_PRIORITY) / 4
+    for turn in range(14):
+        now = begin + turn * step
+        for number in arrivals[turn % len(arrivals)]:
+            pending(others[number], now, priority=MAX_PRIORITY).save()
+        for job_id in merged(order(), 1):
+            Job.objects.filter(pk=job_id).update(status="in_progress", provisioning_at=now)
+    assert not Job.objects.filter(owner=patient, status="pending").exists()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_backlog_is_not_read(order: type[QueuePolicy]) -> None:
+    """Rows read for k jobs out of m queues are a small multiple of k + m, whatever waits behind them."""
+    owners, now = [make_user() for _ in range(10)], timezone.now()
+    Job.objects.bulk_create([pending(owners[number % 10], now) for number in range(3000)])
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE jobs_job")
+    with explained() as plans:
+        assert len(merged(order(), 40)) == 40
+    assert plans
+    for plan in plans:
+        assert "Seq Scan" not in plan.nodes
+    assert sum(plan.rows for plan in plans) <= 4 * (40 + 10)
+
+
+@dataclass
+class Plan:
+    """What one query did."""
+
+    nodes: set[str] = field(default_factory=set)
+    rows: float = 0  # read from tables and indexes
+
+    def add(self, node: dict[str, Any]) -> None:
+        """One node and what is below it."""
+        self.nodes.add(node["Node Type"])
+        if "Relation Name" in node:
+            self.rows += node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+        for below in node.get("Plans", []):
+            self.add(below)
+
+
+@contextmanager
+def explained() -> Iterator[list[Plan]]:
+    """The plans of the queries on jobs meanwhile, as they ran."""
+    plans: list[Plan] = []
+
+    def explain(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "jobs_job" in sql and not sql.startswith("EXPLAIN"):
+            with connection.cursor() as cursor:
+                cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + sql, params)
+                plans.append(Plan())
+                plans[-1].add(cursor.fetchone()[0][0]["Plan"])
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(explain):
+        yield plans
+
+
+def test_an_unknown_policy_is_refused_by_the_checks_and_a_known_one_is_made(settings: Any) -> None:
+    for name, kind in {"fifo": FifoQueue, "priority": PriorityQueue, "fair_share": FairShareQueue}.items():
+        settings.PLANNER_QUEUE_POLICY = name
+        assert type(queueing.policy()) is kind
 
 
 # --- capacity ---

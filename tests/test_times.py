@@ -100,7 +100,7 @@ def test_a_deadline_passes_at_the_same_moment_in_any_zone(
     passes_until(lambda: Job.objects.get(pk=job.pk).status == "expired")
     other.refresh_from_db()
     assert other.status == "submitting"
-    sentence = planner.waiting_reason(other)
+    sentence = planner.waiting_for(other).sentence
     assert other.due_at is None or f"{other.due_at:%H:%M:%S} UTC" in sentence or "now" in sentence
 
 
@@ -110,7 +110,7 @@ def test_what_has_not_happened_has_no_time() -> None:
     answer = client.post("/jobs", job_body(client.user)).json()
     row = dict(Job.objects.values().get())
     happened = {name for name, value in row.items() if isinstance(value, datetime)}
-    assert happened == {"accepted_at"}
+    assert happened == {"accepted_at", "ranked_at"}
     told = {name for name, value in answer.items() if name.endswith("At") and value != "0"}
     assert told == {"createdAt", "queuedAt", "expiresAt"}
     assert all(int(answer[name]) > 1_700_000_000 for name in told)

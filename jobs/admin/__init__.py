@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from jobs.admin import catalogue, engine, job, pool, provision, tokens
+from jobs.admin import catalogue, engine, job, pool, provision, queue, tokens
 
-__all__ = ["catalogue", "engine", "job", "pool", "provision", "tokens"]
+__all__ = ["catalogue", "engine", "job", "pool", "provision", "queue", "tokens"]
 
 admin.site.site_header = "Batch planner"
 admin.site.site_title = "Batch planner"

@@ -187,7 +187,7 @@ class JobAdmin(SteeredAdmin):
     @admin.display(description="why it is there")
     def waits(self, job: Job) -> str:
         """Worked out on read."""
-        return planner.waiting_reason(job) or NONE
+        return planner.waiting_for(job).sentence or NONE
 
     @admin.display(description="next action")
     def next_look(self, job: Job) -> str:

@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from jobs import planner
+from jobs.admin.queue import LIMITS
 from jobs.admin.rows import NONE, moment
 from jobs.models import Pool, Provision
 from jobs.statuses import PROVISION_ENDED
@@ -107,7 +108,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
     fieldsets = (
         (None, {"fields": ("name", "provider", "is_enabled", "disabled_reason", "priority", "price_per_hour")}),
         ("Offer", {"fields": ("accelerator_types", "options")}),
-        ("Limits", {"fields": ("max_live", "max_provisioning", "ready_timeout_seconds", "time_to_ready")}),
+        ("Limits", {"fields": (*LIMITS, "ready_timeout_seconds", "time_to_ready")}),
         ("Observation", {"fields": ("observe_interval_seconds", "absence_confirm_seconds", "observed")}),
         ("Control", {"classes": ("collapse",), "fields": CONTROL}),
     )
@@ -148,7 +149,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
             obj.save(update_fields=changed)
         else:
             obj.save()
-        planner.announce_pool_change()
+        planner.announce_change()
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Say why not, rather than "forbidden"."""

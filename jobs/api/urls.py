@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from jobs.api import auth, base, catalogue, files, jobs, provisions
+from jobs import planner
+from jobs.api import auth, base, catalogue, files, jobs, provisions, queue, wire
 
 _TEMPLATES = "v1/models/<str:model_id>/deployment-templates"
 
@@ -18,6 +19,16 @@ urlpatterns = [
     path("v1/jobs", jobs.JobsView.as_view()),
     path("v1/jobs/<str:job_id>", jobs.JobView.as_view()),
     path("v1/jobs/<str:job_id>/cancel", jobs.JobCancelView.as_view()),
+    path("v1/jobs/<str:job_id>/priority", queue.PriorityView.as_view()),
+    path("v1/jobs/<str:job_id>/hold", queue.SteerView.as_view(steer=planner.hold_job, shown=wire.job_json)),
+    path("v1/jobs/<str:job_id>/resume", queue.SteerView.as_view(steer=planner.resume_job, shown=wire.job_json)),
+    path("v1/queue", queue.QueueView.as_view()),
+    path("v1/queue/hold", queue.SteerView.as_view(steer=planner.hold_queue)),
+    path("v1/queue/resume", queue.SteerView.as_view(steer=planner.resume_queue)),
+    path("v1/owners/<str:username>/hold", queue.SteerView.as_view(steer=planner.hold_owner)),
+    path("v1/owners/<str:username>/resume", queue.SteerView.as_view(steer=planner.resume_owner)),
+    path("v1/pools/<str:name>/hold", queue.SteerView.as_view(steer=planner.hold_pool, shown=wire.pool_hold_json)),
+    path("v1/pools/<str:name>/resume", queue.SteerView.as_view(steer=planner.resume_pool, shown=wire.pool_hold_json)),
     path("v1/provisions", provisions.ProvisionsView.as_view()),
     path("v1/provisions/<str:provision_id>", provisions.ProvisionView.as_view()),
     path("v1/provisions/<str:provision_id>/release", provisions.ProvisionReleaseView.as_view()),

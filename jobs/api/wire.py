@@ -12,7 +12,7 @@ from django.db.models import F, Prefetch, prefetch_related_objects
 from jobs import planner
 from jobs.api.vocabulary import PROVISION_WORDS, job_word
 from jobs.files import ReadableFile
-from jobs.models import InputFile, Job, JobEvent, Provision
+from jobs.models import InputFile, Job, JobEvent, OwnerQuota, Pool, Provision, Queue
 from jobs.statuses import FailureStage, JobStatus
 
 # A job that found no capacity for days has thousands of events; its newest ones are shown.
@@ -25,14 +25,14 @@ _EVENT_STATUS = {"cancel_requested": JobStatus.CANCELLING.value}
 def job_list_json(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Jobs of a list, in a number of queries that does not grow with them: few events, short reasons."""
     _prefetch(jobs, EVENTS_IN_LIST)
-    reasons = planner.waiting_reasons(jobs)
-    return [_job_json(job, reasons[job.pk]) for job in jobs]
+    waiting = planner.waiting_for_each(jobs)
+    return [_job_json(job, waiting[job.pk]) for job in jobs]
 
 
 def job_json(job: Job) -> dict[str, Any]:
     """One job in full."""
     _prefetch([job], EVENTS_IN_DETAIL)
-    return _job_json(job, planner.waiting_reason(job))
+    return _job_json(job, planner.waiting_for(job))
 
 
 def _prefetch(jobs: Sequence[Job], events: int) -> None:
@@ -40,7 +40,7 @@ def _prefetch(jobs: Sequence[Job], events: int) -> None:
     prefetch_related_objects(jobs, "provision__pool", Prefetch("events", queryset=newest))
 
 
-def _job_json(job: Job, waiting_reason: str) -> dict[str, Any]:
+def _job_json(job: Job, waiting: planner.Waiting) -> dict[str, Any]:
     return {
         "id": job.pk,
         "object": "batch",
@@ -51,7 +51,11 @@ def _job_json(job: Job, waiting_reason: str) -> dict[str, Any]:
         "status": job_word(job.shown_status, job.failure_stage),
         "failureStage": job.failure_stage,
         "attempt": job.attempt,
-        "waitingReason": waiting_reason,
+        "waitingReason": waiting.sentence,
+        "waitingCode": waiting.code,
+        "queuePosition": waiting.position,
+        "hold": job.hold,
+        "priority": job.priority,
         "inputDataset": job.input_file_id,
         "outputDataset": job.output_file_id,
         "errorDataset": job.error_file_id,
@@ -96,6 +100,25 @@ def provision_json(provision: Provision, *, with_errors: bool) -> dict[str, Any]
         "deadlineAt": unix(provision.deadline_at),
         "expiresAt": unix(provision.expires_at),
     }
+
+
+def hold_json(rules: Queue | OwnerQuota) -> dict[str, Any]:
+    """A hold on the queue or on an owner."""
+    return {
+        "object": "hold",
+        "owner": rules.owner.username if isinstance(rules, OwnerQuota) else "",
+        "pool": "",
+        "hold": rules.hold,
+        "reason": rules.hold_reason,
+        "heldBy": rules.held_by,
+        "heldAt": unix(rules.held_at),
+    }
+
+
+def pool_hold_json(pool: Pool) -> dict[str, Any]:
+    """The same of a pool; who held it and when is in its reason, if anywhere."""
+    hold = {"hold": not pool.is_enabled, "reason": pool.disabled_reason, "heldBy": "", "heldAt": unix(None)}
+    return {"object": "hold", "owner": "", "pool": pool.name, **hold}
 
 
 def file_json(file: InputFile | ReadableFile) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from jobs.models.catalogue import DeploymentTemplate, ServedModel
 from jobs.models.engine import BatchScan, QueueMessage, Worker
 from jobs.models.job import Job, JobEvent
 from jobs.models.provision import Pool, Provision
+from jobs.models.queue import OwnerQuota, Queue
 
 __all__ = [
     "ApiToken",
@@ -15,8 +16,10 @@ __all__ = [
     "InputFile",
     "Job",
     "JobEvent",
+    "OwnerQuota",
     "Pool",
     "Provision",
+    "Queue",
     "QueueMessage",
     "ServedModel",
     "Worker",

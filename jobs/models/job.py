@@ -13,6 +13,10 @@ from django.db.models.functions import Coalesce, Now
 
 from jobs.statuses import JOB_BULKHEAD, TERMINAL, FailureStage, JobStatus, shown_status
 
+MAX_PRIORITY = 100
+# What stands in the queue: a held job is in nobody's way.
+QUEUED = Q(status=JobStatus.PENDING.value, hold=False)
+
 
 def new_job_id() -> str:
     """`job_` and a random uuid: unique across installations, safe in a path."""
@@ -103,7 +107,12 @@ class Job(models.Model):
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_by = models.CharField(max_length=254, blank=True)
     hold = models.BooleanField(default=False, help_text="Not admitted while set.")
-    priority = models.PositiveSmallIntegerField(default=0)
+    priority = models.PositiveSmallIntegerField(default=0, help_text="0 to 100; each point is worth some waiting.")
+    ranked_at = models.DateTimeField(
+        db_default=Now(),
+        editable=False,
+        help_text="Accept time less what the priority is worth: the priority queue's key.",
+    )
 
     # Control: the engine's own.
     queue_class = models.CharField(max_length=255, help_text="Jobs that wait for the same pools; order holds within.")
@@ -139,6 +148,7 @@ class Job(models.Model):
                 )
                 for status in sorted(TERMINAL)
             ),
+            models.CheckConstraint(condition=Q(priority__lte=MAX_PRIORITY), name="job_priority_range"),
             models.UniqueConstraint(fields=["owner", "idempotency_key"], name="job_idempotency_key"),
         ]
         indexes: ClassVar = [
@@ -146,11 +156,11 @@ class Job(models.Model):
             models.Index(fields=["-accepted_at", "-id"], name="job_list"),
             models.Index(fields=["owner", "-accepted_at", "-id"], name="job_owner_list"),
             models.Index(fields=["status", "-accepted_at", "-id"], name="job_status_list"),
-            # admission: the queue of one class, in order
+            # admission: each owner's own queue within a class, in either order; and when an owner last had a turn
+            models.Index(fields=["queue_class", "owner", "accepted_at", "id"], name="job_queue", condition=QUEUED),
+            models.Index(fields=["queue_class", "owner", "ranked_at", "id"], name="job_queue_ranked", condition=QUEUED),
             models.Index(
-                fields=["queue_class", "accepted_at", "id"],
-                name="job_queue",
-                condition=Q(status=JobStatus.PENDING.value),
+                fields=["owner", "provisioning_at"], name="job_turn", condition=Q(provisioning_at__isnull=False)
             ),
             # claims, per bulkhead; and the earliest timer of all
             models.Index(
@@ -173,6 +183,8 @@ class Job(models.Model):
             ("view_all_jobs", "Can see everybody's jobs"),
             ("submit_job", "Can submit jobs"),
             ("cancel_any_job", "Can cancel everybody's jobs"),
+            ("hold_job", "Can hold and resume everybody's jobs"),
+            ("prioritise_job", "Can change the priority of everybody's jobs"),
         ]
         default_permissions = ("view",)
 

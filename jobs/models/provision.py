@@ -23,6 +23,12 @@ class Pool(models.Model):
     accelerator_types = models.JSONField(default=list, blank=True, help_text="Types offered; empty means any.")
     max_live = models.PositiveIntegerField(default=10, help_text="Provisions not yet released.")
     max_provisioning = models.PositiveIntegerField(default=10, help_text="Provisions not yet ready.")
+    max_live_accelerators = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Accelerators not yet released; empty is no limit."
+    )
+    max_provisioning_accelerators = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Accelerators not yet ready; empty is no limit."
+    )
     ready_timeout_seconds = models.PositiveIntegerField(default=900)
     absence_confirm_seconds = models.FloatField(
         default=10, help_text="Two listings this far apart must miss a resource before it counts as gone."
@@ -50,6 +56,7 @@ class Pool(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-priority", "name"]
+        permissions: ClassVar = [("hold_pool", "Can hold and resume pools")]
 
     def __str__(self) -> str:
         return self.name

@@ -66,7 +66,7 @@ class JobRow:
 def waits_of(job: Job) -> str:
     """Why the job is where it is; nothing for a batch that simply runs, whose progress says more."""
     is_upset = job.batch_missing_at or (job.provision and job.provision.release_requested_at)
-    return "" if job.shown_status in RUNNING and not is_upset else planner.waiting_reason(job)
+    return "" if job.shown_status in RUNNING and not is_upset else planner.waiting_for(job).sentence
 
 
 def progress_of(job: Job) -> Progress | None:
@@ -78,8 +78,8 @@ def progress_of(job: Job) -> Progress | None:
 
 def job_rows(jobs: Sequence[Job]) -> list[JobRow]:
     """The list's lines; a reason is given for what does not run yet."""
-    waiting = planner.waiting_reasons([job for job in jobs if not job.is_terminal and job.status not in RUNNING])
-    return [JobRow(job, progress_of(job), waiting.get(job.pk, "")) for job in jobs]
+    waiting = planner.waiting_for_each([job for job in jobs if not job.is_terminal and job.status not in RUNNING])
+    return [JobRow(job, progress_of(job), str(waiting.get(job.pk, ""))) for job in jobs]
 
 
 @dataclass(frozen=True)

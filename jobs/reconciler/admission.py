@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
-from heapq import merge
 
 from django.db import OperationalError, transaction
 
-from jobs import queueing
+from jobs import limits, queueing
 from jobs.errors import UpstreamError, is_lock_timeout
 from jobs.lifecycle.admission import Pick, admit
 from jobs.lifecycle.claims import Bulkhead, Taken, database_now
-from jobs.models import Job, Pool
+from jobs.models import Pool
 from jobs.reconciler.calls import provisioner_of
 
 _MOST_AT_ONCE = 200
+_MOST_SKIPPED = 1000  # jobs that no limit will ever let through, per step
 
 
 def admission(slots: dict[Bulkhead, int], send_hint: Callable[[], None]) -> Taken:
@@ -42,26 +42,69 @@ def admission(slots: dict[Bulkhead, int], send_hint: Callable[[], None]) -> Take
 
 
 def _picks(now: datetime) -> list[Pick]:
-    rooms = queueing.room()
-    policy = queueing.policy()
-    queues = []
-    for name in queueing.waiting_classes():
-        accelerator = queueing.accelerator_of(name)
-        places = sum(r.free for r in rooms if r.free > 0 and r.offers(accelerator, now))
-        if places > 0:
-            candidates = policy.candidates(name, min(places, _MOST_AT_ONCE))
-            queues.append(candidates.select_for_update(skip_locked=True, no_key=True))
-    picks: list[Pick] = []
-    for job in merge(*queues, key=policy.key):
-        room = next((r for r in rooms if r.free > 0 and r.offers(job.accelerator_type, now)), None)
-        if room is None:
-            continue
-        room.free -= 1
-        longest = max(r.pool.ready_timeout_seconds for r in rooms if _is_among(job, r.pool))
-        picks.append(Pick(job, room.pool, _holds_resources(room.pool), longest))
-        if len(picks) == _MOST_AT_ONCE:
-            break
+    rooms = limits.Rooms()
+    if rooms.queue.hold:
+        return []
+    chosen = _chosen(rooms, now)
+    # not those whom somebody else has in hand, or has cancelled or held meanwhile: their turn comes again
+    locked = queueing.admissible().select_for_update(skip_locked=True, no_key=True).in_bulk(list(chosen))
+    picks = []
+    for job_id, pool in chosen.items():
+        job = locked.get(job_id)
+        if job is not None:
+            longest = max(p.pool.ready_timeout_seconds for p in rooms.pools if p.has_type(job.accelerator_type))
+            picks.append(Pick(job, pool, _holds_resources(pool), longest))
     return picks
+
+
+def _chosen(rooms: limits.Rooms, now: datetime) -> dict[str, Pool]:
+    """Ids of jobs with the pools they go to, in the order of the queue, as far as there is room."""
+    merged = queueing.Merged(queueing.policy(), _open_queues(rooms, now))
+    chosen: dict[str, Pool] = {}
+    skipped = 0
+    for queued in merged:
+        queue, size = queued.queue, queued.accelerators
+        kind = queueing.accelerator_of(queue.queue_class)
+        owner = rooms.of_owner(queue.owner_id)
+        if not (owner.could_ever_fit(size) and any(pool.could_ever_take(kind, size) for pool in rooms.pools)):
+            # it waits for somebody to change a limit, and holds up nobody meanwhile
+            skipped += 1
+            if skipped == _MOST_SKIPPED:
+                break
+            continue
+        if not owner.fits(size):
+            merged.drop(
+                [queue] if owner.jobs >= 1 else [each for each in merged.queues() if each.owner_id == queue.owner_id]
+            )
+            continue
+        offering = [pool for pool in rooms.pools if pool.offers(kind, now)]
+        best = next((pool for pool in offering if pool.room.fits(size)), None)
+        if best is None:
+            # nobody behind it passes it by in the pools it waits for, or a large job would wait for ever
+            for pool in offering:
+                if pool.could_ever_take(kind, size):
+                    pool.room.close()
+            merged.drop(each for each in merged.queues() if each.queue_class == queue.queue_class)
+            continue
+        merged.take(queued)
+        owner.take(size)
+        best.room.take(size)
+        chosen[queued.id] = best.pool
+        if len(chosen) == _MOST_AT_ONCE:
+            break
+    return chosen
+
+
+def _open_queues(rooms: limits.Rooms, now: datetime) -> list[queueing.QueueName]:
+    """Those whose owner and whose pools have any room at all: the jobs of the others are not read."""
+    pools = [pool for pool in rooms.pools if pool.room.jobs >= 1]
+
+    def is_open(queue: queueing.QueueName) -> bool:
+        kind = queueing.accelerator_of(queue.queue_class)
+        is_free = rooms.of_owner(queue.owner_id).jobs >= 1 and rooms.hold_on(queue.owner_id) is None
+        return is_free and any(pool.offers(kind, now) for pool in pools)
+
+    return [queue for queue in queueing.waiting_queues() if is_open(queue)]
 
 
 def _holds_resources(pool: Pool) -> bool:
@@ -69,8 +112,3 @@ def _holds_resources(pool: Pool) -> bool:
         return provisioner_of(pool).holds_resources
     except UpstreamError:
         return True  # its settings are broken: the create call will say so and disable the pool
-
-
-def _is_among(job: Job, pool: Pool) -> bool:
-    """Whether the pool could ever serve the job, however full it is now."""
-    return not pool.accelerator_types or not job.accelerator_type or job.accelerator_type in pool.accelerator_types

@@ -1,0 +1,73 @@
+"""The queue and the quotas of owners: holds and limits, edited by people with that right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.forms import Textarea
+from django.http import HttpRequest
+
+from jobs import planner
+from jobs.admin.rows import logged_in, moment
+from jobs.models import OwnerQuota, Queue
+
+LIMITS = ("max_live", "max_provisioning", "max_live_accelerators", "max_provisioning_accelerators")
+
+
+class RulesAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+    """A hold and limits; who holds, and since when, is written by itself."""
+
+    formfield_overrides = {  # noqa: RUF012 - Django's own shape
+        models.TextField: {"widget": Textarea(attrs={"rows": 2, "cols": 60})},
+    }
+    readonly_fields = ("held",)
+    show_facets = admin.ShowFacets.NEVER
+
+    @admin.display(description="held")
+    def held(self, rules: Any) -> str:
+        """Since when and by whom."""
+        return f"{moment(rules.held_at)} by {rules.held_by}" if rules.hold else "no"
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """With the hold's author; the workers look again at once."""
+        if "hold" in form.changed_data or not obj.hold:
+            planner.mark_hold(obj, logged_in(request), obj.hold, obj.hold_reason)
+        obj.save()
+        planner.announce_change()
+
+
+@admin.register(Queue)
+class QueueAdmin(RulesAdmin):
+    """One row: drain all, and what an owner may have who has no quota of their own."""
+
+    list_display = ("__str__", "hold", "held", *LIMITS)
+    fieldsets = (
+        ("Drain", {"fields": ("hold", "hold_reason", "held")}),
+        ("Each owner without a quota of their own", {"fields": LIMITS}),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """There is one."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """And it stays."""
+        return False
+
+
+@admin.register(OwnerQuota)
+class OwnerQuotaAdmin(RulesAdmin):
+    """Owners whose limits differ, or whose jobs are held."""
+
+    list_display = ("owner", "hold", "held", *LIMITS)
+    list_filter = ("hold",)
+    list_select_related = ("owner",)
+    search_fields = ("owner__username", "owner__email")
+    autocomplete_fields = ("owner",)
+    fieldsets = (
+        (None, {"fields": ("owner",)}),
+        ("Hold", {"fields": ("hold", "hold_reason", "held")}),
+        ("Limits; empty: the queue's", {"fields": LIMITS}),
+    )

@@ -1,0 +1,169 @@
+"""What operators do to the queue: hold and resume a job, an owner, a pool or all of it, and change a priority.
+
+A hold is about admission only: what is admitted already goes on. Each call is one transaction, and `planner` offers it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from jobs import queueing, wakeup
+from jobs.access_rules import actor_name, get_job
+from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from jobs.models import Job, JobEvent, OwnerQuota, Pool, Queue
+from jobs.models.job import MAX_PRIORITY
+from jobs.models.queue import Rules
+from jobs.statuses import LIVE, JobStatus
+from jobs.validation import check_text, is_storable
+
+HOLD_JOB = "jobs.hold_job"
+PRIORITISE_JOB = "jobs.prioritise_job"
+HOLD_OWNER = "jobs.hold_owner"
+HOLD_POOL = "jobs.hold_pool"
+HOLD_QUEUE = "jobs.hold_queue"
+MAX_REASON_LENGTH = 1000
+
+R = TypeVar("R", bound=Rules)
+
+
+def record(job: Job, sequence: int, reason: str, user: User, **fields: Any) -> None:
+    """Write the event of a change of intent, with who asked for it."""
+    JobEvent.objects.create(job=job, sequence=sequence, reason=reason, actor=actor_name(user), **fields)
+
+
+def checked_reason(reason: str) -> str:
+    """What somebody gives as a reason; `InvalidRequest` if it cannot be stored."""
+    return check_text("reason", reason, MAX_REASON_LENGTH)
+
+
+def hold_job(user: User, job_id: str, *, reason: str = "") -> Job:
+    """Keep one job from being admitted; repeated calls change nothing.
+
+    Raises `NotFound`, `Forbidden`, `Conflict` (over).
+    """
+    return _steer(user, job_id, HOLD_JOB, {"hold": True}, "held", reason)
+
+
+def resume_job(user: User, job_id: str, *, reason: str = "") -> Job:
+    """End the hold of one job; it keeps its place. Raises like `hold_job`."""
+    return _steer(user, job_id, HOLD_JOB, {"hold": False}, "resumed", reason)
+
+
+def prioritise(user: User, job_id: str, priority: int, *, reason: str = "") -> Job:
+    """Change the priority of a pending job, 0 to 100; it counts under the policy `priority`.
+
+    Raises `InvalidRequest`, `NotFound`, `Forbidden`, `Conflict` (not pending any more).
+    """
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= MAX_PRIORITY:
+        raise InvalidRequest("priority", f"must be a whole number from 0 to {MAX_PRIORITY}")
+    columns = {"priority": priority, "ranked_at": F("accepted_at") - queueing.priority_span(priority)}
+    return _steer(user, job_id, PRIORITISE_JOB, columns, "prioritised", reason, {"priority": priority})
+
+
+def _steer(
+    user: User, job_id: str, permission: str, columns: dict[str, Any], event: str, reason: str, data: Any = None
+) -> Job:
+    message = checked_reason(reason)
+    with transaction.atomic():
+        job = get_job(user, job_id)
+        if not user.has_perm(permission):
+            raise Forbidden("only operators can do this")
+        allowed = [JobStatus.PENDING] if permission == PRIORITISE_JOB else sorted(LIVE)
+        told = next(iter(columns))
+        rows = Job.objects.filter(pk=job.pk, status__in=allowed).exclude(**{told: columns[told]})
+        is_changed = rows.update(**columns, event_count=F("event_count") + 1)
+        job = get_job(user, job_id)
+        if is_changed:
+            source = JobEvent.Source.OPERATOR
+            record(job, job.event_count, event, user, source=source, message=message, data=data or {})
+            wakeup.send_hint()
+        elif job.status not in allowed:
+            raise Conflict(f"job is already {job.shown_status}")
+        return job
+
+
+def hold_owner(user: User, username: str, *, reason: str = "") -> OwnerQuota:
+    """Keep all jobs of one owner from being admitted. Raises `NotFound`, `Forbidden`."""
+    return _set_owner_hold(user, username, True, reason)
+
+
+def resume_owner(user: User, username: str, *, reason: str = "") -> OwnerQuota:
+    """End that hold. Raises `NotFound`, `Forbidden`."""
+    return _set_owner_hold(user, username, False, reason)
+
+
+def _set_owner_hold(user: User, username: str, hold: bool, reason: str) -> OwnerQuota:
+    message = checked_reason(reason)
+    _require(user, HOLD_OWNER)
+    owner = User.objects.filter(username=username).first() if is_storable(username) else None
+    if owner is None:
+        raise NotFound(f'owner "{username}" not found')
+    with transaction.atomic():
+        quota, _ = OwnerQuota.objects.select_for_update().get_or_create(owner=owner)
+        return _set_hold(user, quota, hold, message)
+
+
+def hold_queue(user: User, *, reason: str = "") -> Queue:
+    """Drain: accept jobs and admit none, so that what runs comes to its end. Raises `Forbidden`."""
+    return _set_queue_hold(user, True, reason)
+
+
+def resume_queue(user: User, *, reason: str = "") -> Queue:
+    """Admit again. Raises `Forbidden`."""
+    return _set_queue_hold(user, False, reason)
+
+
+def _set_queue_hold(user: User, hold: bool, reason: str) -> Queue:
+    message = checked_reason(reason)
+    _require(user, HOLD_QUEUE)
+    with transaction.atomic():
+        queue, _ = Queue.objects.select_for_update().get_or_create(pk=1)
+        return _set_hold(user, queue, hold, message)
+
+
+def _set_hold(user: User, rules: R, hold: bool, reason: str) -> R:
+    if rules.hold != hold:
+        mark_hold(rules, user, hold, reason)
+        rules.save(update_fields=["hold", "hold_reason", "held_by", "held_at"])
+        wakeup.send_hint()
+    return rules
+
+
+def mark_hold(rules: Rules, user: User, hold: bool, reason: str) -> None:
+    """Write on the row, unsaved, that it is held, since when, by whom and why; or that it is not."""
+    rules.hold, rules.hold_reason = hold, reason if hold else ""
+    rules.held_by, rules.held_at = (actor_name(user), timezone.now()) if hold else ("", None)
+
+
+def hold_pool(user: User, name: str, *, reason: str = "") -> Pool:
+    """Admit no job to one pool; nothing else changes. Raises `NotFound`, `Forbidden`."""
+    return _set_pool(user, name, False, reason)
+
+
+def resume_pool(user: User, name: str, *, reason: str = "") -> Pool:
+    """Admit jobs to it again, and forget why it was held. Raises `NotFound`, `Forbidden`."""
+    return _set_pool(user, name, True, reason)
+
+
+def _set_pool(user: User, name: str, is_enabled: bool, reason: str) -> Pool:
+    message = checked_reason(reason)
+    _require(user, HOLD_POOL)
+    with transaction.atomic():
+        rows = Pool.objects.filter(name=name) if is_storable(name) else Pool.objects.none()
+        told = "" if is_enabled else message or f"Held by {actor_name(user)}."
+        if rows.exclude(is_enabled=is_enabled).update(is_enabled=is_enabled, disabled_reason=told):
+            wakeup.send_hint()
+        pool = rows.first()
+        if pool is None:
+            raise NotFound(f'pool "{name}" not found')
+        return pool
+
+
+def _require(user: User, permission: str) -> None:
+    if not user.has_perm(permission):
+        raise Forbidden("only operators can do this")

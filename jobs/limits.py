@@ -1,0 +1,163 @@
+"""How much more each pool and each owner may have: limits less what is in use now, counted from live rows only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from math import inf
+
+from django.db.models import Count, F, Q, Sum
+
+from jobs.models import Job, OwnerQuota, Pool, Provision, Queue
+from jobs.models.queue import Rules
+from jobs.statuses import PROVISION_ENDED, ProvisionStatus
+
+_STARTING = (ProvisionStatus.REQUESTED, ProvisionStatus.PROVISIONING)
+
+
+def accelerators_of(job: Job) -> int:
+    """How many accelerators the job needs, over all of its replicas."""
+    return job.accelerator_count * job.replicas
+
+
+@dataclass
+class Use:
+    """What is held now: jobs and accelerators, in all and those not yet ready."""
+
+    live: int = 0
+    provisioning: int = 0
+    live_accelerators: int = 0
+    provisioning_accelerators: int = 0
+
+    def add(self, jobs: int, accelerators: int, *, is_starting: bool) -> None:
+        """Count some more."""
+        self.live += jobs
+        self.live_accelerators += accelerators
+        if is_starting:
+            self.provisioning += jobs
+            self.provisioning_accelerators += accelerators
+
+
+@dataclass
+class Room:
+    """How much more there may be of something that has limits."""
+
+    jobs: float
+    accelerators: float
+    most_accelerators: float  # when nothing is in use
+    limits: str = ""  # in words, for people
+
+    def fits(self, accelerators: int) -> bool:
+        """Whether one more job of this size is within the limits now."""
+        return self.jobs >= 1 and accelerators <= self.accelerators
+
+    def could_ever_fit(self, accelerators: int) -> bool:
+        """Whether it would be if nothing were in use."""
+        return accelerators <= self.most_accelerators
+
+    def take(self, accelerators: int) -> None:
+        """One more job of this size is starting."""
+        self.jobs -= 1
+        self.accelerators -= accelerators
+
+    def close(self) -> None:
+        """What is left is kept for somebody."""
+        self.jobs = 0
+
+
+@dataclass
+class PoolRoom:
+    """How much more one pool takes, and of what."""
+
+    pool: Pool
+    room: Room
+
+    def has_type(self, accelerator_type: str) -> bool:
+        """Whether it is a pool for this type at all."""
+        types = self.pool.accelerator_types
+        return not types or not accelerator_type or accelerator_type in types
+
+    def offers(self, accelerator_type: str, now: datetime) -> bool:
+        """Whether the pool has this type and has not just said that it is out of it."""
+        if not self.has_type(accelerator_type):
+            return False
+        retry = self.pool.capacity_retry_at.get(accelerator_type)
+        return retry is None or float(retry["at"]) <= now.timestamp()
+
+    def could_ever_take(self, accelerator_type: str, accelerators: int) -> bool:
+        """Whether a job of this type and size would fit if the pool were empty."""
+        return self.has_type(accelerator_type) and self.room.could_ever_fit(accelerators)
+
+
+class Rooms:
+    """Everything that limits admission, as it is now: the queue, its owners, the pools, best first."""
+
+    def __init__(self) -> None:
+        """Four queries, whatever the number of jobs; what is in use costs a row each of those."""
+        self.queue = the_queue()
+        self._quotas = OwnerQuota.objects.in_bulk()
+        self._by_pool: dict[int, Use] = defaultdict(Use)
+        self._by_owner: dict[int, Use] = defaultdict(Use)
+        for pool_id, owner_id, is_starting, jobs, accelerators in _used():
+            for use in (self._by_pool[pool_id], self._by_owner[owner_id]):
+                use.add(jobs, accelerators, is_starting=is_starting)
+        self._of_owners: dict[int, Room] = {}
+        self.pools: list[PoolRoom] = []
+        self.held_pools: list[PoolRoom] = []
+        for pool in Pool.objects.order_by("-priority", "name"):
+            found = PoolRoom(pool, _room(pool, None, self._by_pool[pool.id]))
+            (self.pools if pool.is_enabled else self.held_pools).append(found)
+
+    def of_owner(self, owner_id: int) -> Room:
+        """What this owner may still have."""
+        if owner_id not in self._of_owners:
+            own = self._quotas.get(owner_id)
+            self._of_owners[owner_id] = _room(own or self.queue, self.queue, self._by_owner[owner_id])
+        return self._of_owners[owner_id]
+
+    def hold_on(self, owner_id: int) -> Rules | None:
+        """The quota that holds all jobs of this owner, if one does."""
+        quota = self._quotas.get(owner_id)
+        return quota if quota is not None and quota.hold else None
+
+
+def the_queue() -> Queue:
+    """The queue's row; while there is none, one without hold and limits."""
+    return Queue.objects.first() or Queue()
+
+
+def _used() -> Collection[tuple[int, int, bool, int, int]]:
+    live = Provision.objects.filter(~Q(status__in=sorted(PROVISION_ENDED))).order_by()
+    return (
+        live.annotate(is_starting=Q(status__in=_STARTING))
+        .values_list("pool_id", "job__owner_id", "is_starting")
+        .annotate(jobs=Count("id"), accelerators=Sum(F("job__accelerator_count") * F("job__replicas")))
+    )
+
+
+def _room(limited: Pool | Rules, default: Rules | None, use: Use) -> Room:
+    """Each limit of its own, or else the default's, less what is in use."""
+
+    def limit(name: str) -> float:
+        own = getattr(limited, name)
+        found = own if own is not None or default is None else getattr(default, name)
+        return inf if found is None else found
+
+    live, starting = limit("max_live"), limit("max_provisioning")
+    live_accelerators, starting_accelerators = limit("max_live_accelerators"), limit("max_provisioning_accelerators")
+    words = {
+        "held": live,
+        "starting": starting,
+        "accelerators held": live_accelerators,
+        "accelerators starting": starting_accelerators,
+    }
+    return Room(
+        jobs=min(live - use.live, starting - use.provisioning),
+        accelerators=min(
+            live_accelerators - use.live_accelerators, starting_accelerators - use.provisioning_accelerators
+        ),
+        most_accelerators=min(live_accelerators, starting_accelerators),
+        limits=", ".join(f"{most:g} {what}" for what, most in words.items() if most != inf),
+    )
