@@ -141,6 +141,7 @@ class _Jobs:
             "queue_class": queue_class(accelerator),
             "status": life.status,
             "accepted_at": at[0],
+            "ranked_at": at[0],
             "event_count": len(life.lines),
             "due_at": self._now if life.is_at_work else None,
             **{f"{line.to}_at": moment for line, moment in zip(life.lines[1:], at[1:], strict=True) if line.to},
