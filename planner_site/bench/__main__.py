@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 
-from planner_site.bench import hanging, latency, pipeline
+from planner_site.bench import hanging, latency, mds, memory, pipeline, size, waiting
 from planner_site.bench.figures import Figures, table
 from planner_site.local import LocalError, data_folder, only_one, say, stop_on
 from planner_site.postgres_home import EmbeddedServerError
@@ -17,6 +17,10 @@ PURPOSE = "bench"
 MEASUREMENTS = {
     "pipeline": pipeline.measure,
     "latency": latency.measure,
+    "mds": mds.measure,
+    "size": size.measure,
+    "waiting": waiting.measure,
+    "memory": memory.measure,
     "hanging_mds": hanging.measure,
 }
 
