@@ -52,9 +52,18 @@ def waiting_for_each(jobs: Iterable[Job]) -> dict[str, Waiting]:
 
 
 def oldest_in_status() -> dict[str, datetime]:
-    """For each live status that some job has: since when the one that is longest in it is there."""
-    live = Job.objects.filter(status__in=sorted(LIVE)).order_by()
-    return dict(live.values_list("status").annotate(since=Min(IN_STATUS_SINCE)))
+    """For each live status that some job has: since when the one that is longest in it is there.
+
+    Costs the jobs at work, and two looks into indexes for those that are pending, however many there are.
+    """
+    at_work = Job.objects.filter(status__in=sorted(LIVE - {JobStatus.PENDING})).order_by()
+    found = dict(at_work.values_list("status").annotate(since=Min(IN_STATUS_SINCE)))
+    pending = Job.objects.filter(status=JobStatus.PENDING)
+    first = pending.filter(pending_at__isnull=True).order_by("accepted_at").values_list("accepted_at", flat=True)[:1]
+    back = pending.filter(pending_at__isnull=False).order_by("pending_at").values_list("pending_at", flat=True)[:1]
+    if waits := [since for since in (*first, *back) if since is not None]:
+        found[JobStatus.PENDING.value] = min(waits)
+    return found
 
 
 def _waits_for_pools(job: Job) -> bool:

@@ -292,3 +292,10 @@ def test_the_oldest_in_each_live_status_can_be_told() -> None:
         make_job(status="in_progress", batch_id="b", in_progress_at=at + (LATER - NOON))
     make_job(status="completed", completed_at=EARLIER)
     assert planner.oldest_in_status() == {"pending": EARLIER, "in_progress": EARLIER + (LATER - NOON)}
+
+
+@pytest.mark.parametrize(("back_at", "accepted_at"), [(LATER, NOON), (NOON, LATER)])
+def test_the_oldest_in_the_queue_came_back_to_it_or_never_left_it(back_at: datetime, accepted_at: datetime) -> None:
+    for first, back in ((EARLIER, back_at), (accepted_at, None)):
+        Job.objects.filter(pk=make_job(pending_at=back).pk).update(accepted_at=first)
+    assert planner.oldest_in_status() == {"pending": NOON}

@@ -162,6 +162,12 @@ class Job(models.Model):
             models.Index(
                 fields=["owner", "provisioning_at"], name="job_turn", condition=Q(provisioning_at__isnull=False)
             ),
+            # who came back to the queue, and waits there for longest
+            models.Index(
+                fields=["pending_at"],
+                name="job_returned",
+                condition=Q(status=JobStatus.PENDING.value, pending_at__isnull=False),
+            ),
             # claims, per bulkhead; and the earliest timer of all
             models.Index(
                 fields=["bulkhead", "claimable_at"], name="job_claim", condition=Q(claimable_at__isnull=False)
