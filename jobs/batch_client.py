@@ -58,6 +58,7 @@ class Batch:
     status: str
     job_id: str  # `aibrix.job_id`, "" when it has none
     created_at: datetime | None
+    completed_at: datetime | None
     expires_at: datetime | None
     total: int | None
     completed: int
@@ -194,6 +195,7 @@ def _batch(raw: Any, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -> Batch:
         status=status,
         job_id=_text(_object(item.get("aibrix")).get("job_id")),
         created_at=_utc(item.get("created_at")),
+        completed_at=_utc(item.get("completed_at")),
         expires_at=_utc(item.get("expires_at")),
         total=_count(counts.get("total")),
         completed=_count(counts.get("completed")) or 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,9 @@ def _choices() -> Iterator[CheckMessage]:
         value = getattr(settings, name)
         if value not in allowed:
             yield Error(f"{name} is {value!r}.", hint=f"Set it to one of: {', '.join(allowed)}.", id="jobs.E001")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", settings.PLANNER_INSTALLATION):
+        hint = "Letters, digits, '.', '_' and '-', at most 64: it is a part of names at providers and at the MDS."
+        yield Error(f"PLANNER_INSTALLATION is {settings.PLANNER_INSTALLATION!r}.", hint=hint, id="jobs.E005")
     provider = settings.PLANNER_PROVIDER
     if provider and provider not in settings.PLANNER_PROVIDERS:
         known = ", ".join(sorted(settings.PLANNER_PROVIDERS))

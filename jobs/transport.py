@@ -18,8 +18,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
-from urllib3 import Timeout
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
 
 from jobs.errors import UpstreamError, UpstreamKind
@@ -47,6 +49,46 @@ class Answer:
         except ValueError:
             return None
         return _storable(value) if _UNSTORABLE_ESCAPE.search(self.body) else value
+
+
+class _Deadline(threading.local):
+    until = float("inf")  # of the call this thread is making
+
+
+_deadline = _Deadline()
+
+
+class _InTime:
+    """A connection that is of no use once the time is up: name resolution has no time-out of its own."""
+
+    def connect(self) -> None:
+        """Connect; after the deadline nothing is written."""
+        super().connect()  # type: ignore[misc] # the connection's own
+        if time.monotonic() > _deadline.until:
+            self.close()  # type: ignore[attr-defined] # the connection's own
+            raise NewConnectionError(self, "connected too late")  # type: ignore[arg-type] # a mix-in is no connection
+
+
+class _Http(_InTime, HTTPConnection):
+    pass
+
+
+class _Https(_InTime, HTTPSConnection):
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class Transport:
@@ -82,6 +124,7 @@ class Transport:
         if creates:
             # A kept connection that the server closes under a POST reads as ambiguous; a fresh one cannot.
             session.close()
+        _deadline.until = until
         try:
             with session.request(
                 method,
@@ -100,6 +143,8 @@ class Transport:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, _Adapter())
             # A proxy named in the environment cannot reach our own loopback.
             session.trust_env = urlsplit(self._base_url).hostname not in _LOOPBACK
         return session

@@ -167,7 +167,7 @@ def _place_in_queue(job: Job) -> Waiting:
 
 
 def _with_timeout(job: Job, waiting: Waiting) -> Waiting:
-    if job.queue_timeout_seconds is None:
+    if job.queue_timeout_seconds is None or job.provisioning_at is not None:
         return waiting
     at = _clock(job.accepted_at + timedelta(seconds=job.queue_timeout_seconds))
     return replace(waiting, sentence=f"{waiting.sentence} It expires in the queue at {at}.")

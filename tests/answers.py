@@ -16,6 +16,7 @@ def batch(status: str = "in_progress", batch_id: str = "b1", **fields: Any) -> B
     nothing: dict[str, Any] = {
         "job_id": "",
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "completed_at": None,
         "expires_at": None,
         "total": None,
         "completed": 0,

@@ -194,6 +194,7 @@ def test_a_full_batch_is_read_field_by_field(client: BatchClient, upstream: resp
         status="paused_by_a_newer_version",
         job_id="here:job:3",
         created_at=datetime.fromtimestamp(1_800_000_000, UTC),
+        completed_at=None,
         expires_at=datetime.fromtimestamp(1_800_086_400, UTC),
         total=5,
         completed=3,

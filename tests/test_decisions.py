@@ -210,6 +210,20 @@ def test_a_job_that_kills_its_workers_fails_in_the_end(status: JobStatus) -> Non
     assert row.job.failure_stage == stage
 
 
+@pytest.mark.parametrize("status", ["submitting", "cancelling"])
+def test_a_job_that_kills_its_workers_is_looked_up_before_it_is_given_up(status: str) -> None:
+    """It may have submitted a batch, whose resource is not to go first."""
+    cancelled = {"cancel_requested_at": NOW} if status == "cancelling" else {}
+    sent = {"submit_started_at": NOW - timedelta(hours=1), "submit_ended_at": NOW - timedelta(hours=1)}
+    job = a_job(status=status, crashes=MAX_CRASHES, **sent, **cancelled)
+    step, row = settled(job, a_provision(status="ready"))
+    assert isinstance(step, Wait)
+    assert (row.job.status, row.provision and row.provision.status) == (status, "ready")
+    job.batch_id = "b1"
+    _, row = settled(job, a_provision(status="ready"))
+    assert (row.job.status, row.job.error_code) == ("failed", "internal_error")
+
+
 def test_a_pending_job_waits_for_its_queue_timeout_then_expires() -> None:
     job = a_job(status="pending", accepted_at=NOW - timedelta(seconds=59), queue_timeout_seconds=60)
     assert decide(job, None, NOW) == Wait(NOW + timedelta(seconds=1))
@@ -223,8 +237,18 @@ def test_a_pending_job_without_a_timeout_waits_for_news_alone() -> None:
 
 
 def test_a_job_that_was_admitted_before_keeps_its_deadline_and_no_queue_timeout() -> None:
-    job = a_job(status="pending", deadline_at=LATER, queue_timeout_seconds=1)
-    assert decide(job, None, NOW) == Wait(LATER)
+    admitted = {"provisioning_at": NOW - timedelta(hours=1), "queue_timeout_seconds": 1}
+    assert decide(a_job(status="pending", deadline_at=LATER, **admitted), None, NOW) == Wait(LATER)
+    assert decide(a_job(status="pending", **admitted), None, NOW) == Wait(None)
+
+
+@pytest.mark.parametrize(("fields", "is_kept"), [({}, False), ({"attempt": 2}, True)])
+def test_waiting_for_a_resource_takes_nothing_of_the_window_until_something_was_submitted(
+    fields: dict[str, Any], is_kept: bool
+) -> None:
+    job = a_job(status="provisioning", deadline_at=LATER, provisioning_at=NOW - timedelta(hours=1), **fields)
+    _, row = settled(job, a_provision(status="provisioning", deadline_at=NOW))
+    assert (row.job.status, row.job.deadline_at) == ("pending", LATER if is_kept else None)
 
 
 @pytest.mark.parametrize("status", ["pending", "provisioning", "submitting"])

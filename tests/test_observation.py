@@ -402,3 +402,14 @@ def test_a_release_that_fails_is_tried_for_ever_and_an_operator_may_ask_for_it_n
     pass_time(times().release_retry_max / 2)
     (claim,) = claimed().claims
     assert claim.kind == CallKind.RELEASE
+
+
+@pytest.mark.parametrize("asked_for", [86_400.0, 1e30])
+def test_a_provider_that_asks_to_be_left_alone_for_a_day_is_looked_at_again_soon(asked_for: float) -> None:
+    pool = make_pool()
+    awaited(pool)
+    now = database_now()
+    assert record_observation(begun(pool), error("rate_limited", retry_after_seconds=asked_for))
+    pool.refresh_from_db()
+    assert pool.observe_at is not None
+    assert pool.observe_at - now <= timedelta(seconds=times().retry_after_max)

@@ -17,6 +17,7 @@ from django_q.models import Schedule
 from jobs import tasks
 from jobs.batch_client import Batch, BatchPage
 from jobs.models import Job, Pool, Provision, QueueMessage
+from jobs.provisioners.simulated import SimulatedProvisioner
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls, orphans
 from jobs.reconciler.orphans import Sweep, sweep
@@ -203,11 +204,11 @@ def test_a_long_list_is_read_in_turns_down_to_its_reach(listed: ListedMds) -> No
     for hours in range(1, 11):
         listed.add(f"b{hours}", "job_gone", created_at=NOW - timedelta(hours=hours))
     first = sweep(seconds=0, reach=timedelta(hours=7))
-    assert (first.after, listed.cancelled) == ("b2", ["b1", "b2"])
+    assert (first.after, listed.cancelled) == ("b1", ["b1"]), "one at least, and no more when the time is up"
     after, turns = first.after, 1
     while after:
         after, turns = sweep(after=after, seconds=0, reach=timedelta(hours=7)).after, turns + 1
-    assert (listed.cancelled, turns) == ([f"b{hours}" for hours in range(1, 9)], 4), "the page that reaches it is whole"
+    assert (listed.cancelled, turns) == ([f"b{hours}" for hours in range(1, 8)], 7)
 
 
 def test_what_one_turn_leaves_is_another_turns(monkeypatch: pytest.MonkeyPatch, listed: ListedMds) -> None:
@@ -247,3 +248,14 @@ def test_a_resource_on_its_way_out_is_no_orphan(simulated_server: SimulatedServe
     hold(simulated_server, provision.name)
     assert swept(grace_seconds=0).findings == []
     assert (Provision.objects.get().status, Job.objects.count()) == ("releasing", 1)
+
+
+def test_a_defect_in_one_providers_adapter_keeps_nobody_from_the_others(
+    simulated_server: SimulatedServer, listed: ListedMds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated_pool(simulated_server, name="broken")
+    listed.add("b1", "job_gone")
+    monkeypatch.setattr(SimulatedProvisioner, "discover", lambda self: 1 / 0)
+    found = swept()
+    assert [(finding.where, finding.is_failed) for finding in found.findings] == [("broken", True), ("mds", False)]
+    assert listed.cancelled == ["b1"]

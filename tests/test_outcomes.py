@@ -23,7 +23,6 @@ from tests.answers import batch, error, resource
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
-UNIX = int(NOW.timestamp())
 
 
 def a_row(status: str = "in_progress", held: str = "ready", **fields: Any) -> Row:
@@ -71,12 +70,11 @@ def test_a_job_is_completed_when_every_line_is_accounted_for(done: int, failed: 
 def test_partial_output_near_the_deadline_expired_and_otherwise_failed(
     done: int, total: int | None, early_by: float, status: str, code: str
 ) -> None:
-    ended_at = UNIX
     answer = batch(
         "completed",
         completed=done,
         total=total,
-        raw={"completed_at": ended_at},
+        completed_at=NOW,
         expires_at=NOW + timedelta(seconds=early_by),
         output_file_id="out",
         error_file_id="err",

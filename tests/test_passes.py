@@ -10,7 +10,9 @@ import pytest
 
 from jobs.conf import times
 from jobs.lifecycle.claims import Bulkhead
-from jobs.reconciler import passes
+from jobs.lifecycle.steps import CallKind
+from jobs.reconciler import calls, passes
+from jobs.reconciler.bulkheads import Bulkheads
 from jobs.statuses import MDS_FOLLOW, MDS_SUBMIT, NO_CALL
 from tests.waiting import eventually
 
@@ -50,7 +52,7 @@ class Aged:
 
     def hang(self, key: Bulkhead, until: threading.Event) -> None:
         """A call of that share that ends when it is told to."""
-        self.run.bulkheads.start(key, until.wait, lambda _: None)
+        self.run.bulkheads.start(key, until.wait, lambda _: None, seconds=60, late=None)
         eventually(lambda: key in self.run.bulkheads.slower_than(0))
 
     def drain(self) -> None:
@@ -110,7 +112,7 @@ def test_a_share_whose_last_call_hung_is_not_trusted_with_the_one_that_has_just_
     eventually(lambda: aged.run.bulkheads.slower_than(0.05))
     first.set()
     aged.drain()
-    aged.run.bulkheads.start(FOLLOW, hung.wait, lambda _: None)
+    aged.run.bulkheads.start(FOLLOW, hung.wait, lambda _: None, seconds=60, late=None)
     offered = aged.at(times().no_long_calls_after)
     assert (FOLLOW in offered, POOL in offered, aged.run.is_ending) == (False, True, False)
     hung.set()
@@ -125,9 +127,30 @@ def test_a_share_that_takes_its_time_is_not_closed_for_it(settings: Any, hung: t
     aged.hang(FOLLOW, hung)
     settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "hang": 1.0}
     busy = threading.Event()
-    aged.run.bulkheads.start(POOL, busy.wait, lambda _: None)
+    aged.run.bulkheads.start(POOL, busy.wait, lambda _: None, seconds=60, late=None)
     eventually(lambda: aged.run.bulkheads.slower_than(0.2) == {FOLLOW, POOL})
     aged.run.bulkheads._took[FOLLOW] = 10
     offered = aged.at(times().no_long_calls_after)
     busy.set()
     assert (FOLLOW in offered, POOL in offered, aged.run.is_ending) == (False, True, False)
+
+
+def test_a_call_that_outlasts_its_time_outs_is_recorded_and_the_pass_ends_without_it(hung: threading.Event) -> None:
+    """Its place stays taken for as long as its thread is: nobody waits behind it."""
+    bulkheads = Bulkheads()
+    told: list[Any] = []
+    bulkheads.start(FOLLOW, lambda: hung.wait() and "its answer", told.append, seconds=0.05, late="too late")
+    assert bulkheads.in_flight() == 1
+    eventually(lambda: bulkheads.wait(0.01) or told)
+    assert (told, bulkheads.in_flight(), bulkheads.in_flight(FOLLOW)) == (["too late"], 0, 1)
+    hung.set()
+    eventually(lambda: bulkheads.wait(0.01) or not bulkheads.in_flight(FOLLOW))
+    assert told == ["too late", "its answer"], "should it have come to something, that is taken back"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("create", "ambiguous"), ("submit", "ambiguous"), ("poll", "transient"), ("cancel", "transient")],
+)
+def test_what_creates_may_have_taken_effect_though_it_did_not_end(kind: str, expected: str) -> None:
+    assert calls.too_late(CallKind(kind)).kind == expected

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from jobs.conf import LONE_CRASHES, MAX_CRASHES
 from jobs.lifecycle.claims import Claim
 from jobs.lifecycle.steps import CallKind
 from jobs.models import Job
 from jobs.reconciler import calls
+from tests.engine import claimed, provisioning_job, submitting_job
 from tests.factories import make_job, make_pool, make_user
 from tests.fault_world import World
 from tests.faults import Killed
@@ -61,3 +63,15 @@ def test_kills_from_outside_fail_no_job(world: World, settings: Any) -> None:
     assert world.planned == []
     assert ended(jobs) == {"completed": SOME}
     check_quiescent(world.provider, world.mds)
+
+
+@pytest.mark.django_db
+def test_a_suspect_whose_upstream_hangs_holds_up_no_suspect_that_does_not_need_it() -> None:
+    submitting = submitting_job(crashes=LONE_CRASHES)
+    assert [claim.job.id for claim in claimed(lone=True).claims] == [submitting.id]
+    another = submitting_job(crashes=LONE_CRASHES, pool=submitting.pool)
+    cancelled = provisioning_job(crashes=LONE_CRASHES, cancel_requested_at=timezone.now())
+    claimed(lone=True)
+    cancelled.refresh_from_db()
+    another.refresh_from_db()
+    assert (cancelled.status, another.lease_expires_at) == ("cancelled", None)

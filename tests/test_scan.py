@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -189,7 +190,7 @@ def test_what_is_not_ours_is_left_alone() -> None:
     ("name", "parsed"),
     [
         ("default:job_1:2", ("job_1", 2)),
-        ("default:a:b:3", ("a:b", 3)),
+        ("default:eu:job_1:3", None),
         ("default2:job_1:2", None),
         ("default:job_1:", None),
         ("default::1", None),
@@ -454,3 +455,11 @@ def test_a_stop_counts_only_when_a_look_shows_the_end(monkeypatch: pytest.Monkey
     assert calls.scan(call).stopped == ()
     assert calls.scan(call).stopped == ("b1",)
     assert mds.statuses == []
+
+
+def test_batches_without_a_time_do_not_end_the_scan() -> None:
+    job = doubtful()
+    settled_long_ago()
+    read(replace(ours(job, "b9", attempt=7), created_at=None), has_more=True)
+    job.refresh_from_db()
+    assert (job.attempt, scan().began_at is not None) == (1, True)

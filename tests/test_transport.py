@@ -15,6 +15,7 @@ import pytest
 from jobs.errors import UpstreamError
 from jobs.transport import Answer, Transport
 from tests.peers import Peer, constant
+from tests.waiting import eventually
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -22,6 +23,14 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 def called(url: str, *, seconds: float = 5, creates: bool = False) -> Answer:
     transport = Transport(url, upstream="The peer", connect_timeout=1)
     return transport.call("GET", "/", until=time.monotonic() + seconds, creates=creates)
+
+
+def called_after_all(url: str, sent: list[bytes]) -> list[bytes]:
+    """The verbs the peer has heard of once it has heard a GET."""
+    with pytest.raises(UpstreamError):
+        called(url, seconds=0.2)
+    eventually(lambda: sent)
+    return [request.split()[0] for request in sent]
 
 
 @pytest.mark.parametrize(("creates", "kind"), [(False, "transient"), (True, "ambiguous")])
@@ -43,6 +52,24 @@ def test_a_body_that_drips_is_given_up_in_time(creates: bool, kind: str) -> None
         is_given_up.set()
         thread.join()
     assert (caught.value.kind, caught.value.code) == (kind, "timeout")
+
+
+def test_nothing_is_sent_once_the_time_is_up_however_long_the_name_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    until = time.monotonic() + 0.1
+    resolve = socket.getaddrinfo
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        eventually(lambda: time.monotonic() > until)
+        return resolve(*args, **kwargs)
+
+    sent: list[bytes] = []
+    with Peer(lambda request: sent.append(request)) as peer:
+        monkeypatch.setattr(socket, "getaddrinfo", slowly)
+        with pytest.raises(UpstreamError) as caught:
+            Transport(peer.url, upstream="The peer", connect_timeout=1).call("POST", "/", until=until, creates=True)
+        monkeypatch.undo()
+        assert (caught.value.kind, caught.value.code) == ("transient", "unreachable")
+        assert called_after_all(peer.url, sent) == [b"GET"], "the next one is heard, and was the first"
 
 
 @pytest.mark.parametrize(

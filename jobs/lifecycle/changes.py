@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobs.conf import MAX_LOST_ATTEMPTS, times
+from jobs.errors import UpstreamError
 from jobs.lifecycle.steps import Change, Event
 from jobs.models import Job, JobEvent, Provision
 from jobs.statuses import TERMINAL, FailureStage, JobStatus, ProvisionStatus
@@ -26,6 +27,12 @@ NOT_MISSED: dict[str, Any] = {"absent_since_at": None, "absence_confirmed_at": N
 def backoff(retries: int, longest: float) -> timedelta:
     """`retry_min`, doubled by each further retry, at most `longest` seconds."""
     return timedelta(seconds=min(longest, times().retry_min * 2 ** min(retries - 1, 20)))
+
+
+def pause_after(error: UpstreamError, retries: int, longest: float) -> timedelta:
+    """How long to leave an upstream alone after its so many-th error: the back-off, or as long as it asked, capped."""
+    asked_for = timedelta(seconds=min(error.retry_after_seconds or 0, times().retry_after_max))
+    return max(asked_for, backoff(retries, longest))
 
 
 def move_job(status: JobStatus, now: datetime, event: Event, **columns: Any) -> Change:
@@ -125,6 +132,9 @@ def back_to_pending(
     columns: dict[str, Any] = {"lost_attempts": lost, **NO_ERROR}
     if job.submit_started_at is not None:
         columns |= new_attempt(job)
+    elif job.attempt == 1:
+        # nothing was ever submitted: waiting for a resource takes nothing of the completion window
+        columns["deadline_at"] = None
     pending = move_job(JobStatus.PENDING, now, _told_of_batch(job, event), **columns)
     return pending if provision is None else pending.and_then(release_provision(provision, now))
 

@@ -26,6 +26,9 @@ from jobs.statuses import PROVISION_LIVE, RUNNING, FailureStage, JobStatus, Prov
 
 def decide(job: Job, provision: Provision | None, now: datetime) -> Step:
     """The next step of a live job. `provision` is its newest one, live or not."""
+    is_in_doubt = job.submit_started_at is not None and not job.batch_id
+    if job.crashes >= MAX_CRASHES and is_in_doubt and job.status in {JobStatus.SUBMITTING, JobStatus.CANCELLING}:
+        return _await_scan(job, now)  # what it may have submitted is looked up, before its resource is taken away
     if job.crashes >= MAX_CRASHES:
         end = end_job(
             JobStatus.FAILED,
@@ -79,8 +82,8 @@ def _pending(job: Job, provision: Provision | None, now: datetime) -> Step:
         if job.deadline_at <= now:
             return _expired(job, None, now)
         return Wait(job.deadline_at)
-    if job.queue_timeout_seconds is None:
-        return Wait(None)
+    if job.queue_timeout_seconds is None or job.provisioning_at is not None:
+        return Wait(None)  # it is for the first admission
     queue_end = job.accepted_at + timedelta(seconds=job.queue_timeout_seconds)
     if queue_end <= now:
         message = f"Not admitted within its queue timeout of {job.queue_timeout_seconds} s."

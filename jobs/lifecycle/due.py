@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 
 from jobs.conf import LONE_CRASHES
 from jobs.models import Job, Provision
-from jobs.statuses import ProvisionStatus
+from jobs.statuses import NO_CALL, ProvisionStatus
 
 # A job whose last claims died with it is a suspect: it is claimed alone, so that it takes nobody along.
 _SUSPECT = f"(crashes >= {LONE_CRASHES} OR (crashes = {LONE_CRASHES - 1} AND lease_expires_at IS NOT NULL))"
@@ -27,10 +27,14 @@ _DUE_JOBS = f"""
     ) AS due
 """  # noqa: S608 - only constants are put in
 
-# One at a time in the whole installation, so that many suspects leave the other workers to the other jobs.
+# One at a time per status and pool in the whole installation: many suspects leave the other workers to the other jobs, and
+# an upstream that hangs holds up no suspect that does not need it. (A leased row's bulkhead tells of its next call.)
 _DUE_SUSPECT = f"""
     SELECT id FROM jobs_job WHERE crashes > 0 AND claimable_at <= now() AND {_SUSPECT}
-    AND NOT EXISTS (SELECT 1 FROM jobs_job WHERE crashes >= {LONE_CRASHES} AND lease_expires_at > now())
+    AND (bulkhead = {NO_CALL} OR NOT EXISTS (
+        SELECT 1 FROM jobs_job AS held WHERE held.crashes >= {LONE_CRASHES} AND held.lease_expires_at > now()
+        AND held.status = jobs_job.status AND held.pool_id IS NOT DISTINCT FROM jobs_job.pool_id
+    ))
     ORDER BY claimable_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """  # noqa: S608 - only constants are put in
 

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from jobs.conf import times
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.lifecycle import due
-from jobs.lifecycle.changes import backoff
+from jobs.lifecycle.changes import pause_after
 from jobs.lifecycle.claims import database_now
 from jobs.lifecycle.outcomes import resource_facts
 from jobs.lifecycle.writing import update_rows
@@ -91,8 +91,7 @@ def _record_failure(pool: Pool, error: UpstreamError, now: datetime) -> None:
     columns: dict[str, Any] = {"observe_error": str(error), "observe_failures": failures}
     if error.kind == UpstreamKind.INVALID_CREDENTIAL:
         columns |= {"is_enabled": False, "disabled_reason": str(error)}
-    pause = backoff(failures, times().retry_max) + timedelta(seconds=error.retry_after_seconds or 0)
-    _end(pool, now, pause=pause, **columns)
+    _end(pool, now, pause=pause_after(error, failures, times().retry_max), **columns)
 
 
 def _end(pool: Pool, now: datetime, *, pause: timedelta | None = None, **columns: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.batch_client import Batch
 from jobs.conf import times
 from jobs.errors import MAX_CODE_LENGTH, UpstreamError, UpstreamKind
-from jobs.lifecycle.changes import NO_ERROR, NOT_MISSED, back_to_pending, backoff, end_job, move_job
+from jobs.lifecycle.changes import NO_ERROR, NOT_MISSED, back_to_pending, end_job, move_job, pause_after
 from jobs.lifecycle.steps import CallKind, Change, Event
 from jobs.models import Job, JobEvent, Provision
 from jobs.provisioners.base import Resource, ResourceState
@@ -227,7 +227,7 @@ def _batch_completed(job: Job, provision: Provision | None, batch: Batch, now: d
     if total is not None and batch.completed + batch.failed == total:
         return end_job(JobStatus.COMPLETED, provision, now, reason="completed", source=MDS)
     message = f"{batch.completed + batch.failed} of {'?' if total is None else total} requests are accounted for."
-    ended_at = _ended_at(batch) or now
+    ended_at = batch.completed_at or now
     near = timedelta(seconds=times().partial_expiry_margin)
     if batch.expires_at is not None and ended_at >= batch.expires_at - near:
         return end_job(JobStatus.EXPIRED, provision, now, reason="deadline", message=message, source=MDS)
@@ -240,13 +240,6 @@ def _batch_completed(job: Job, provision: Provision | None, batch: Batch, now: d
         stage=FailureStage.BATCH,
         source=MDS,
     )
-
-
-def _ended_at(batch: Batch) -> datetime | None:
-    seconds = batch.raw.get("completed_at")
-    if not isinstance(seconds, int | float) or batch.created_at is None:
-        return None
-    return datetime.fromtimestamp(seconds, tz=batch.created_at.tzinfo)
 
 
 def _first_error(batch: Batch) -> tuple[str, str]:
@@ -277,10 +270,9 @@ def _release_taken(job: Job, provision: Provision | None, answer: Answer, now: d
 def _error_columns(
     retry_count: int, error: UpstreamError, now: datetime, *, longest: float | None = None
 ) -> dict[str, Any]:
-    asked_for = timedelta(seconds=min(error.retry_after_seconds or 0, times().retry_after_max))
     return {
         "retry_count": retry_count + 1,
-        "retry_at": now + max(asked_for, backoff(retry_count + 1, longest or times().retry_max)),
+        "retry_at": now + pause_after(error, retry_count + 1, longest or times().retry_max),
         "last_error_code": error.code,
         "last_error": str(error),
         "last_error_at": now,

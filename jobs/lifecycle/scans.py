@@ -61,7 +61,8 @@ def parse_job_id(external: str) -> tuple[str, int] | None:
     """Job id and attempt, if this is a name of our installation's."""
     prefix = f"{settings.PLANNER_INSTALLATION}:"
     job_id, _, attempt = external.removeprefix(prefix).rpartition(":")
-    is_ours = external.startswith(prefix) and job_id and attempt.isdecimal() and len(attempt) < 10
+    # the installation `a` is not to take `a:b` for its own
+    is_ours = external.startswith(prefix) and job_id.startswith("job_") and attempt.isdecimal() and len(attempt) < 10
     return (job_id, int(attempt)) if is_ours else None
 
 
@@ -175,7 +176,7 @@ def _read(scan: BatchScan, page: BatchPage, now: datetime) -> bool:
         scan.after = page.batches[-1].id
     floor = (scan.floor_at or datetime.min.replace(tzinfo=UTC)) + skew
     oldest = min((b.created_at for b in page.batches if b.created_at is not None), default=None)
-    return not page.has_more or oldest is None or oldest < floor
+    return not page.has_more or not page.batches or (oldest is not None and oldest < floor)
 
 
 def is_unwanted(batch: Batch, attempt: int, job: Job) -> bool:

@@ -38,6 +38,7 @@ class Bulkheads:
     def __init__(self) -> None:
         self._in_flight: Counter[Bulkhead] = Counter()
         self._began_at: dict[object, tuple[Bulkhead, float]] = {}
+        self._give_up: dict[object, tuple[float, Callable[[], None]]] = {}  # when, and how
         self._took: dict[Bulkhead, float] = {}  # how long the last call that ended did
         self._results: SimpleQueue[tuple[object, Callable[[], None]]] = SimpleQueue()
 
@@ -46,14 +47,22 @@ class Bulkheads:
         return {key: size(key) - self._in_flight[key] for key in keys}
 
     def in_flight(self, key: Bulkhead | None = None) -> int:
-        """Calls under way, of one share or of all."""
-        return self._in_flight[key] if key is not None else self._in_flight.total()
+        """Calls under way: of one share all that take its places, else all that are waited for."""
+        return self._in_flight[key] if key is not None else len(self._give_up)
 
-    def start(self, key: Bulkhead, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Make `call` on a thread of its share; `then` gets what it answered or raised, on the pass's own thread."""
+    def start(
+        self, key: Bulkhead, call: Callable[[], Any], then: Callable[[Any], None], *, seconds: float, late: Any
+    ) -> None:
+        """Make `call` on a thread of its share; `then` gets what it answered or raised, on the pass's own thread.
+
+        A call that takes longer than `seconds`, against all its own time-outs, is waited for no more: `then` gets
+        `late`. Its place stays taken until it ends; if the pass still runs then, `then` gets its answer as well.
+        """
         token = object()
+        now = time.monotonic()
         self._in_flight[key] += 1
-        self._began_at[token] = (key, time.monotonic())
+        self._began_at[token] = (key, now)
+        self._give_up[token] = (now + seconds, lambda: then(late))
 
         def run() -> None:
             try:
@@ -76,13 +85,21 @@ class Bulkheads:
             result = self._results.get(timeout=seconds)
             while True:
                 token, hand_on = result
+                self._give_up.pop(token, None)
                 key, began_at = self._began_at.pop(token)
                 self._took[key] = time.monotonic() - began_at
                 self._in_flight[key] -= 1
                 hand_on()
                 result = self._results.get_nowait()
         except Empty:
-            return
+            pass
+        self._give_up_the_late()
+
+    def _give_up_the_late(self) -> None:
+        now = time.monotonic()
+        for token in [token for token, (at, _) in self._give_up.items() if at <= now]:
+            _, hand_on = self._give_up.pop(token)
+            hand_on()
 
 
 def _executor(key: Bulkhead) -> ThreadPoolExecutor:

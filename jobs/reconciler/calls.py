@@ -58,6 +58,13 @@ def perform(claim: Claim) -> Answer:
     return batch_client().get(job.batch_id)
 
 
+def too_late(kind: CallKind | None = None) -> UpstreamError:
+    """What is recorded of a call that outlasts all its time-outs: an upstream can drip an answer's head for ever."""
+    creates = kind in {CallKind.CREATE, CallKind.SUBMIT}
+    error = UpstreamKind.AMBIGUOUS if creates else UpstreamKind.TRANSIENT
+    return UpstreamError(error, "The call did not end in time.", code="timeout")
+
+
 def stop_batch(batch_id: str) -> Batch:
     """Ask for the cancel, then look: what the cancel's own answer says proves nothing, nor does its refusal."""
     try:

@@ -92,6 +92,8 @@ class _Pass:
         if not self.is_alone and not self.is_ending and (is_time or not self.bulkheads.in_flight()):
             self._look_around()
         self.heartbeat.beat(self.recorded)
+        if self.is_ending and not self.bulkheads.in_flight() and self._age() >= times().no_calls_after:
+            return False  # what cannot be recorded even now, for somebody holds its row, is left to its lease
         if self.bulkheads.in_flight() or taken.left or self.observed or self.scanned:
             self.bulkheads.wait(times().tick)
             return True
@@ -181,8 +183,10 @@ class _Pass:
         self.pools = list(Pool.objects.values_list("id", flat=True))
 
     def _start(self, taken: Taken) -> None:
+        within = times().lease - times().send_margin
         for claim in taken.claims:
-            self.bulkheads.start(claim.bulkhead, partial(calls.perform, claim), partial(self._finish, claim))
+            call, then = partial(calls.perform, claim), partial(self._finish, claim)
+            self.bulkheads.start(claim.bulkhead, call, then, seconds=within, late=calls.too_late(claim.kind))
         taken.claims = []
 
     def _finish(self, claim: Claim, answer: Any) -> None:
@@ -193,7 +197,8 @@ class _Pass:
         logger.warning("job %s: a late %s changes nothing here", stale.claim.job.id, stale.claim.kind)
         call = undo_of(stale)
         if call is not None:
-            self.bulkheads.start(_UNDO, call, partial(_log_failed_undo, stale))
+            then = partial(_log_failed_undo, stale)
+            self.bulkheads.start(_UNDO, call, then, seconds=times().lease, late=calls.too_late(stale.claim.kind))
         elif stale.claim.kind == CallKind.SUBMIT:
             self.send_hint()
 
@@ -213,11 +218,15 @@ class _Pass:
             [pool_id for pool_id in self.pools if self._is_idle(("observe", pool_id))]
         ):
             key = ("observe", observation.pool.id)
-            self.bulkheads.start(key, partial(calls.observe, observation), partial(self._observed, observation))
+            self._look(key, partial(calls.observe, observation), partial(self._observed, observation))
         if self._is_idle(_SCAN):
             scan = claim_scan()
             if scan is not None:
-                self.bulkheads.start(_SCAN, partial(calls.scan, scan), partial(self._scanned, scan))
+                self._look(_SCAN, partial(calls.scan, scan), partial(self._scanned, scan))
+
+    def _look(self, key: Bulkhead, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        within = times().look_lease - times().send_margin
+        self.bulkheads.start(key, call, then, seconds=within, late=calls.too_late())
 
     def _is_idle(self, key: Bulkhead) -> bool:
         return not self.bulkheads.in_flight(key) and key not in (self.closed or ())
