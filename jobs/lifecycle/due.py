@@ -27,8 +27,8 @@ _DUE_JOBS = f"""
     ) AS due
 """  # noqa: S608 - only constants are put in
 
-# One at a time per status and pool in the whole installation: many suspects leave the other workers to the other jobs, and
-# an upstream that hangs holds up no suspect that does not need it. (A leased row's bulkhead tells of its next call.)
+# One at a time per status and pool in the whole installation: many suspects leave the other workers to the other jobs,
+# and an upstream that hangs holds up no suspect that does not need it. (A leased row's bulkhead is of its next call.)
 _DUE_SUSPECT = f"""
     SELECT id FROM jobs_job WHERE crashes > 0 AND claimable_at <= now() AND {_SUSPECT}
     AND (bulkhead = {NO_CALL} OR NOT EXISTS (

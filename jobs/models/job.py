@@ -65,7 +65,7 @@ class Job(models.Model):
         related_name="+",
         help_text="The newest provision; live or not.",
     )
-    deadline_at = models.DateTimeField(null=True, blank=True, help_text="From admission; then the MDS's own.")
+    deadline_at = models.DateTimeField(null=True, blank=True, help_text="From first admission; then the MDS's own.")
 
     # The submission attempt and the MDS's last word on it.
     attempt = models.PositiveIntegerField(default=1)
