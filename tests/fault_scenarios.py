@@ -8,7 +8,7 @@ from collections.abc import Callable
 import requests
 
 from jobs.batch_client import payload
-from jobs.models import Job
+from jobs.models import BatchScan, Job
 from jobs.reconciler.submission import submission
 from jobs.testing.script import Rule
 from tests.engine import is_quiet, simulated_pool
@@ -126,6 +126,7 @@ def orphans_of_a_job_that_is_over(world: World) -> None:
     _enqueue(world)
     world.settle()
     world.sweeps = True
+    BatchScan.objects.update(due_at=None)  # the scan would be the first to find it
     job = _job()
     assert job.provision is not None
     world.provider.create({"name": job.provision.name, "installation": "default"})
