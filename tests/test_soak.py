@@ -21,6 +21,7 @@ from jobs.conf import Times
 from jobs.testing.fake_mds import FakeMds
 from planner_site.process_tree import waits_at
 from planner_site.soak import faults
+from planner_site.soak.__main__ import report
 from planner_site.soak.chaos import Chaos
 from planner_site.soak.crew import Roster
 from planner_site.soak.load import Load, Order, orders
@@ -151,6 +152,48 @@ def test_of_two_attempts_only_the_last_may_have_completed(status: str, duplicate
     assert counts(found(jobs=jobs, events=followed, batches=[first, last])) == (0, 0, duplicates, 0)
 
 
+@pytest.mark.parametrize(("lived", "duplicates"), [(59, 0), (61, 1)])
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param([("scheduling", "", "batch-2"), ("scheduling", "completed", "")], id="another one followed"),
+        pytest.param(
+            [
+                ("scheduling", "pending", "batch-1"),
+                ("pending", "provisioning", ""),
+                ("provisioning", "submitting", ""),
+                ("submitting", "scheduling", "batch-2"),
+                ("scheduling", "completed", ""),
+            ],
+            id="back in the queue",
+        ),
+    ],
+)
+def test_a_batch_that_its_job_has_left_must_be_over_in_time(
+    later: list[tuple[str, str, str]], lived: float, duplicates: int
+) -> None:
+    """However long it ran before that."""
+    left_at = AT + timedelta(hours=1)
+    events = HISTORY[:5]
+    for number, (old, new, batch_id) in enumerate(later, start=6):
+        at = AT + timedelta(hours=2) if new == "completed" else left_at + timedelta(seconds=10 * (number - 6))
+        events = [*events, Event("job_1", number, old, new, at, batch_id)]
+    ended_at = left_at.timestamp() + lived
+    batches = [
+        BatchFound("batch-1", "soak:job_1:1", "cancelled", visible_at=AT.timestamp(), ended_at=ended_at),
+        BatchFound("batch-2", "soak:job_1:2", "completed", visible_at=ended_at, ended_at=ended_at + 1),
+    ]
+    jobs = job(batch_id="batch-2", event_count=len(events), ended={"completed": AT + timedelta(hours=2)})
+    evidence = found(jobs=jobs, events=events, batches=batches)
+    assert counts(evidence) == (0, 0, duplicates, 0)
+    assert judge(evidence).longest_duplicate_seconds == lived
+
+
+def test_a_batch_that_goes_on_after_the_end_of_its_job_must_be_over_in_time() -> None:
+    ended_late = dataclasses.replace(BATCH, visible_at=AT.timestamp() - 10, ended_at=AT.timestamp() + 61)
+    assert counts(found(batches=[ended_late])) == (0, 0, 1, 0)
+
+
 @pytest.mark.parametrize(
     "events",
     [
@@ -183,6 +226,35 @@ def test_a_cancel_that_nobody_asked_for_is_illegal() -> None:
 @pytest.mark.parametrize("batches", [[], [dataclasses.replace(BATCH, status="cancelled")]])
 def test_a_completed_job_without_a_completed_batch_is_illegal(batches: list[BatchFound]) -> None:
     assert counts(found(batches=batches)) == (0, 0, 0, 1)
+
+
+TOLD = {
+    **dict.fromkeys(("lost", "leaked", "duplicates", "illegal", "refused", "unanswered"), 0),
+    **{"jobs": 300, "accepted": 300, "quiet_after_seconds": 12.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "why"),
+    [
+        ({}, 0, ""),
+        ({"lost": 1}, 1, "lost is 1"),
+        ({"leaked": 1}, 1, "leaked is 1"),
+        ({"duplicates": 1}, 1, "duplicates is 1"),
+        ({"illegal": 1}, 1, "illegal is 1"),
+        ({"refused": 2}, 1, "refused is 2"),
+        ({"unanswered": 1}, 1, "unanswered is 1"),
+        ({"accepted": 299}, 1, "299 of 300 jobs were accepted"),
+        ({"quiet_after_seconds": None}, 1, "it never came to rest"),
+    ],
+)
+def test_a_soak_passes_only_if_all_was_accepted_answered_and_came_to_rest(
+    told: dict[str, Any], code: int, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(TOLD | told) == code
+    output, errors = capsys.readouterr()
+    assert json.loads(output) == TOLD | told
+    assert errors == (f"Not passed: {why}.\n" if why else "")
 
 
 def test_the_same_seed_makes_the_same_plan() -> None:

@@ -1,7 +1,7 @@
 """`make soak`: real processes under load, killed, stopped and restarted; then what was lost, leaked or doubled.
 
-Progress goes to stderr. The last line of stdout is one JSON object; the exit code is 1 unless its `lost`, `leaked`,
-`duplicates` and `illegal` are all 0.
+Progress goes to stderr. The last line of stdout is one JSON object; the exit code is 1 unless nothing was lost, leaked,
+doubled or illegal, every client was answered as it should be, all jobs were accepted, and all came to rest.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from planner_site.local import LocalError, LocalPlanner, data_folder, only_one, say, stop_on
 from planner_site.postgres_home import EmbeddedServerError
 from planner_site.processes import ServiceError, free_port
+from planner_site.soak.verdict import objections
 
 PURPOSE = "soak"
 MINUTES, JOBS = 3.0, 300
@@ -63,8 +64,16 @@ def main() -> int:
     except (LocalError, ServiceError, EmbeddedServerError) as error:
         say(f"The soak failed. {error}\nLogs: {data_folder(PURPOSE) / 'logs'}")
         return 1
+    return report(result)
+
+
+def report(result: dict[str, Any]) -> int:
+    """Print it, and why it is not good; the exit code."""
+    wrong = objections(result)
+    for objection in wrong:
+        say(f"Not passed: {objection}.")
     print(json.dumps(result), flush=True)  # noqa: T201 - the result
-    return 1 if any(result[count] for count in ("lost", "leaked", "duplicates", "illegal")) else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -87,13 +87,6 @@ class Load:
         self._began = time.monotonic()
         self._dispatcher.start()
 
-    def await_answers(self, seconds: float) -> bool:
-        """Whether every client has had its answers by then."""
-        until = time.monotonic() + seconds
-        while self.unanswered and time.monotonic() < until:
-            time.sleep(0.1)
-        return not self.unanswered
-
     def stop(self) -> None:
         """Give up what is not answered."""
         self._is_over.set()

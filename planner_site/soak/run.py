@@ -137,6 +137,7 @@ class Run:
     def _told(self, verdict: Verdict, quiet_after: float | None) -> dict[str, Any]:
         chaos, load, watch = self._chaos, self._load, self._watch
         return {
+            "jobs": self._jobs,
             "accepted": sum(len(ids) for ids in load.accepted.values()),
             "ended": verdict.ended,
             "lost": len(verdict.lost),

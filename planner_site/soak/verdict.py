@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from jobs.statuses import JOB_TRANSITIONS, TERMINAL, JobStatus
 
@@ -71,7 +72,7 @@ class Verdict:
     duplicates: list[str]
     illegal: list[str]
     duplicates_cancelled: int
-    longest_duplicate_seconds: float  # from its being listed to its end
+    longest_duplicate_seconds: float  # from when it was listed and no job waited for it to its end
     ended: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)  # by error code
 
@@ -90,7 +91,7 @@ def judge(found: Evidence) -> Verdict:
         duplicates=[*_doubled_keys(found), *_duplicates(found, superfluous)],
         illegal=list(_illegal(found)),
         duplicates_cancelled=sum(batch.status == JobStatus.CANCELLED for batch in superfluous),
-        longest_duplicate_seconds=max((_lived(batch, found.at) for batch in superfluous), default=0.0),
+        longest_duplicate_seconds=max(_lives(found, superfluous).values(), default=0.0),
         ended=dict(Counter(job.status for job in found.jobs.values())),
         failed=dict(Counter(job.error_code for job in found.jobs.values() if job.status == JobStatus.FAILED)),
     )
@@ -133,22 +134,44 @@ def _superfluous(found: Evidence) -> Iterator[BatchFound]:
 def _duplicates(found: Evidence, superfluous: Iterable[BatchFound]) -> Iterator[str]:
     current = {job.batch_id for job in found.jobs.values()}
     unfollowed = {batch.id for batch in superfluous}
+    lives = _lives(found, superfluous)
     for batch in found.batches:
         what = f"{batch.id} of {batch.job_id}, {batch.status}"
-        lived = _lived(batch, found.at)
+        lived = lives.get(batch.id, 0.0)
         if batch.ended_at is None:
             yield f"{what}: goes on, and no job waits for it"
         elif batch.id in unfollowed and batch.status != JobStatus.CANCELLED:
             yield f"{what}: no job ever followed it"
-        elif batch.id in unfollowed and lived > LONGEST_LIFE_OF_A_DUPLICATE_SECONDS:
-            yield f"{what}: no job ever followed it, and it lived {lived:.0f} s"
+        elif lived > LONGEST_LIFE_OF_A_DUPLICATE_SECONDS:
+            never = "ever followed it" if batch.id in unfollowed else "waited for it any more"
+            yield f"{what}: no job {never}, and it lived {lived:.0f} s"
         elif batch.status == JobStatus.COMPLETED and batch.id not in current:
             yield f"{what}: its job followed another one later"
 
 
-def _lived(batch: BatchFound, now: float) -> float:
-    """How long it has been listed while it went on."""
-    return max(0.0, (now if batch.ended_at is None else batch.ended_at) - batch.visible_at)
+def _lives(found: Evidence, superfluous: Iterable[BatchFound]) -> dict[str, float]:
+    """By id, how long a batch has gone on while it was listed and no job waited for it; none that always had one."""
+    since = {batch.id: batch.visible_at for batch in superfluous} | _left_at(found.events)
+    lives = {}
+    for batch in found.batches:
+        if batch.id in since:
+            end = found.at if batch.ended_at is None else batch.ended_at
+            lives[batch.id] = max(0.0, end - max(since[batch.id], batch.visible_at))
+    return lives
+
+
+def _left_at(events: Iterable[Event]) -> dict[str, float]:
+    """By id, when the job of a batch that it followed ended, went back to the queue or followed another one."""
+    followed: dict[str, str] = {}  # by job
+    left: dict[str, float] = {}
+    for event in sorted(events, key=lambda event: event.sequence):
+        batch_id = followed.get(event.job_id, "")
+        is_left = event.to_status in {JobStatus.PENDING, *TERMINAL} or event.batch_id not in {"", batch_id}
+        if batch_id and is_left:
+            left[followed.pop(event.job_id)] = event.at.timestamp()
+        if event.batch_id and event.batch_id not in left:
+            followed[event.job_id] = event.batch_id
+    return left
 
 
 def _illegal(found: Evidence) -> Iterator[str]:
@@ -185,3 +208,14 @@ def _history_problems(job: JobFound, events: list[Event]) -> Iterator[str]:
         yield f"is {job.status}, and its events end with {status!r}"
     if job.ended != ({job.status: ended_at} if job.status in TERMINAL else {}):
         yield f"ended {job.status} at {ended_at}, and its times are {dict(job.ended)}"
+
+
+def objections(told: Mapping[str, Any]) -> list[str]:
+    """Why a soak has not passed, by its line of JSON; none if it has."""
+    counts = ("lost", "leaked", "duplicates", "illegal", "refused", "unanswered")
+    wrong = [f"{name} is {told[name]}" for name in counts if told[name]]
+    if told["accepted"] < told["jobs"]:
+        wrong.append(f"{told['accepted']} of {told['jobs']} jobs were accepted")
+    if told["quiet_after_seconds"] is None:
+        wrong.append("it never came to rest")
+    return wrong
