@@ -34,8 +34,6 @@ from jobs.testing.scripted_server import Answer
 from jobs.wakeup import send_hint
 from tests.faults import Killed
 
-POINTS = ("call", "commit", "statement")
-MISHAPS = ("kill", "stop", "disconnect")
 _LONGEST_PASS = 400  # calls; a pass that makes more goes round in circles
 
 
@@ -43,8 +41,8 @@ _LONGEST_PASS = 400  # calls; a pass that makes more goes round in circles
 class Mishap:
     """What befalls a worker, before or after its so-manieth point of a kind."""
 
-    what: str
-    point: str
+    what: str  # kill, stop or disconnect
+    point: str  # call, commit or statement
     number: int
     is_after: bool
 

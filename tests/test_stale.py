@@ -58,7 +58,10 @@ def test_a_late_batch_is_stopped_if_its_job_can_no_longer_want_it(
 
 
 @pytest.mark.parametrize("status", list(ProvisionStatus))
-@pytest.mark.parametrize("answer", [resource("r"), error("ambiguous")])
+@pytest.mark.parametrize(
+    "answer",
+    [resource("r"), *map(error, ("ambiguous", "permanent", "capacity", "transient")), RuntimeError("of our own code")],
+)
 def test_a_late_resource_is_deleted_unless_its_provision_is_live(
     status: ProvisionStatus, answer: Any, simulated_server: SimulatedServer
 ) -> None:
@@ -77,8 +80,16 @@ def test_a_late_resource_is_deleted_unless_its_provision_is_live(
         assert [held.name for held in simulated_server.live()] == ["somebody else's"]
 
 
-@pytest.mark.parametrize("kind", list(CallKind))
-@pytest.mark.parametrize("answer", [NotSent(), error("transient"), error("permanent"), None])
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        (kind, answer)
+        for kind in CallKind
+        for answer in (NotSent(), error("transient"), error("permanent"), None)
+        # who was refused one object may have made others before
+        if kind != CallKind.CREATE or isinstance(answer, NotSent)
+    ],
+)
 def test_what_had_no_effect_is_not_undone(kind: CallKind, answer: Any) -> None:
     job = submitting_job()
     Job.objects.update(status="failed", failed_at=timezone.now())

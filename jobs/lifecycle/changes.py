@@ -10,7 +10,7 @@ from jobs.conf import MAX_LOST_ATTEMPTS, times
 from jobs.errors import UpstreamError
 from jobs.lifecycle.steps import Change, Event
 from jobs.models import Job, JobEvent, Provision
-from jobs.statuses import TERMINAL, FailureStage, JobStatus, ProvisionStatus
+from jobs.statuses import FailureStage, JobStatus, ProvisionStatus
 
 NO_ERROR: dict[str, Any] = {
     "retry_count": 0,
@@ -137,8 +137,3 @@ def back_to_pending(
         columns["deadline_at"] = None
     pending = move_job(JobStatus.PENDING, now, _told_of_batch(job, event), **columns)
     return pending if provision is None else pending.and_then(release_provision(provision, now))
-
-
-def is_terminal(change: Change) -> bool:
-    """Whether the change ends the job."""
-    return change.job.get("status") in TERMINAL

@@ -159,7 +159,7 @@ def _await_scan(job: Job, now: datetime) -> Step:
         return Change(job={"submit_ended_at": now}, events=(event,), scan=True)
     if job.cancel_requested_at is not None and job.status != JobStatus.CANCELLING:
         return move_job(JobStatus.CANCELLING, now, Event("cancelling", "Its batch is being looked up first."))
-    # the scan settles it; should the scan's own row be lost, this look asks again
+    # the scan settles it, and claims itself; this look changes nothing, but every job has a next one
     return Wait(now + timedelta(seconds=times().scan_interval))
 
 

@@ -22,7 +22,7 @@ PROVIDER = JobEvent.Source.PROVIDER
 
 @dataclass(frozen=True)
 class NotSent:
-    """The call was given up before it left: too late within the lease, or the worker is stopping."""
+    """The call was given up before it left: its answer could have come after the lease's end."""
 
 
 Answer = Resource | Batch | UpstreamError | NotSent | None

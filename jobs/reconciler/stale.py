@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any
 
 from jobs.batch_client import Batch
-from jobs.errors import UpstreamError, UpstreamKind
 from jobs.lifecycle.claims import Finished
+from jobs.lifecycle.outcomes import NotSent
 from jobs.lifecycle.steps import CallKind
 from jobs.models import Job, Provision
-from jobs.provisioners.base import Resource
 from jobs.reconciler import calls
 from jobs.statuses import PROVISION_LIVE, TERMINAL
 
@@ -26,10 +25,9 @@ def undo_of(stale: Finished) -> Callable[[], Any] | None:
         job = Job.objects.get(pk=claim.job.id)
         may_adopt = job.status not in TERMINAL and job.attempt == claim.job.attempt and job.batch_id in {"", answer.id}
         return None if may_adopt else partial(calls.stop_batch, answer.id)
-    was_made = isinstance(answer, Resource) or (
-        isinstance(answer, UpstreamError) and answer.kind == UpstreamKind.AMBIGUOUS
-    )
-    if claim.kind == CallKind.CREATE and was_made and claim.provision is not None:
+    # an error of whatever kind speaks of the last object tried: earlier ones may be there
+    may_be_there = claim.kind == CallKind.CREATE and not isinstance(answer, NotSent)
+    if may_be_there and claim.provision is not None:
         provision = Provision.objects.select_related("pool").get(pk=claim.provision.id)
         if provision.status not in PROVISION_LIVE:
             return partial(calls.undo_create, provision)
