@@ -19,7 +19,7 @@ PLANNER_TIMES = vars(
         tick=0.1,
         timer_floor=0.1,
         poll_min=0.2,
-        stalled=6,
+        stalled=10,
         stop_grace=10,
     )
 )
