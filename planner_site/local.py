@@ -115,12 +115,7 @@ class LocalPlanner:
         for number in range(1, self._hosts + 1):
             name = "workers" if number == 1 else f"workers {number}"
             self.workers(name)
-        port = free_port(WEB_PORT)
-        self.url = f"http://127.0.0.1:{port}"
-        web = self.service(
-            "web", "-m", "gunicorn", "--config", "planner_site/gunicorn_conf.py", "--bind", f"127.0.0.1:{port}"
-        )
-        web.wait_until_answers(f"{self.url}/healthz", timeout_seconds=60)
+        self.url = self.web("web", port=free_port(WEB_PORT))
 
     def check_running(self) -> None:
         """Raise if a part of it has ended by itself."""
@@ -172,6 +167,16 @@ class LocalPlanner:
         return self.service(
             name, "manage.py", "run_workers", grace_seconds=WORKERS_STOP_SECONDS, environment=environment
         )
+
+    def web(self, name: str, *, port: int, environment: Mapping[str, str] | None = None) -> str:
+        """Start one more web server and wait until it answers; return its URL."""
+        url = f"http://127.0.0.1:{port}"
+        web = self.service(
+            name, "-m", "gunicorn", "--config", "planner_site/gunicorn_conf.py", "--bind", f"127.0.0.1:{port}",
+            environment=environment,
+        )  # fmt: skip
+        web.wait_until_answers(f"{url}/healthz", timeout_seconds=60)
+        return url
 
     def service(
         self, name: str, *arguments: str, grace_seconds: float = 30, environment: Mapping[str, str] | None = None

@@ -11,11 +11,13 @@ from tests.checkouts import Checkout
 
 FIGURES = {
     "pipeline": {"pipeline_vs_queue", "pipeline_vs_limit"},
-    "latency": {"idle_latency_p50_ms", "idle_latency_p99_ms", "idle_latency_mds_p50_ms"},
+    "latency": {"idle_latency_p50_ms", "idle_latency_p99_ms", "idle_latency_mds_p50_ms", "ready_to_submit_p95_ms"},
     "mds": {"mds_submit_ratio"},
     "size": {"size_ratio_max"},
     "waiting": {"waiting_cpu_share"},
     "memory": {"host_pss_mb", "host_pss_growth"},
+    "accept": {"accept_ratio"},
+    "scale_out": {"scale_out_4x"},
     "hanging_mds": {f"hanging_mds_{what}_{n}_workers_p95_ms" for what in ("create", "cancel") for n in (1, 4)},
 }
 

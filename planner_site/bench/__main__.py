@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 
-from planner_site.bench import hanging, latency, mds, memory, pipeline, size, waiting
+from planner_site.bench import accept, hanging, latency, mds, memory, pipeline, scale_out, size, waiting
 from planner_site.bench.figures import Figures, table
 from planner_site.local import LocalError, data_folder, only_one, say, stop_on
 from planner_site.postgres_home import EmbeddedServerError
@@ -21,6 +21,8 @@ MEASUREMENTS = {
     "size": size.measure,
     "waiting": waiting.measure,
     "memory": memory.measure,
+    "accept": accept.measure,
+    "scale_out": scale_out.measure,
     "hanging_mds": hanging.measure,
 }
 

@@ -6,11 +6,12 @@ the calls the planner makes, and knows no mistakes:
     POST, GET  /resources           the simulated provider: create; list (`name`)
     DELETE     /resources/{id}
     POST, GET  /v1/batches          the metadata service: create; list, newest first (`limit`, `after`)
-    GET        /v1/batches/{id}     one batch; it runs for ever
+    GET        /v1/batches/{id}     one batch
     POST       /v1/batches/{id}/cancel
     GET        /bench/stats         how many batches there are, and when the first and the last came
     GET        /bench/receipts      when each batch came, by `aibrix.job_id`
-    POST       /bench/reset         forget everything; `delay_seconds` of each call, `ready_seconds` of resources
+    POST       /bench/reset         forget everything; `delay_seconds` of each call, `ready_seconds` of resources,
+                                    `are_batches_quick`: over at the first look, or running for ever
     POST       /bench/ready_seconds of the resources that are created from now on; null is never
 """
 
@@ -56,9 +57,19 @@ class Stub:
         self._connection.close()
         self.service.stop()
 
-    def reset(self, *, delay_seconds: float = 0, ready_seconds: float | None = 0) -> None:
-        """Forget everything. Each call takes `delay_seconds`, a resource `ready_seconds` to be ready; None: never."""
-        self._ask("POST", "/bench/reset", {"delay_seconds": delay_seconds, "ready_seconds": ready_seconds})
+    def reset(
+        self, *, delay_seconds: float = 0, ready_seconds: float | None = 0, are_batches_quick: bool = False
+    ) -> None:
+        """Forget everything. Each call takes `delay_seconds`, a resource `ready_seconds` to be ready; None: never.
+
+        A quick batch is over at the first look, the others run for ever.
+        """
+        given = {
+            "delay_seconds": delay_seconds,
+            "ready_seconds": ready_seconds,
+            "are_batches_quick": are_batches_quick,
+        }
+        self._ask("POST", "/bench/reset", given)
 
     def set_ready_seconds(self, ready_seconds: float | None) -> None:
         """Of the resources that are created from now on."""
@@ -110,10 +121,11 @@ class _Upstreams:
     """What both hold."""
 
     def __init__(self) -> None:
-        self.reset(0, 0)
+        self.reset(0, 0, are_batches_quick=False)
 
-    def reset(self, delay_seconds: float, ready_seconds: float | None) -> None:
+    def reset(self, delay_seconds: float, ready_seconds: float | None, *, are_batches_quick: bool) -> None:
         """Forget everything."""
+        self._state = _COMPLETED if are_batches_quick else _RUNNING
         self.delay_seconds = delay_seconds
         self.ready_seconds = ready_seconds
         self.peak = self.in_flight = 0
@@ -162,7 +174,7 @@ class _Upstreams:
         place = self._place.get(batch_id)
         if place is None:
             return 404, b'{"error": {"message": "Batch not found", "type": "invalid_request_error"}}'
-        return 200, self._batches[place][1] + (_CANCELLED if action else _RUNNING)
+        return 200, self._batches[place][1] + (_CANCELLING if action else self._state)
 
     def _created(self, request: dict[str, Any]) -> bytes:
         now = time.time()
@@ -185,7 +197,7 @@ class _Upstreams:
         given = parse_qs(query.decode())
         end = self._place.get(given["after"][0], 0) if "after" in given else len(self._batches)
         start = max(0, end - int(given.get("limit", ["20"])[0]))
-        shown = [head + _RUNNING for _, head in reversed(self._batches[start:end])]
+        shown = [head + self._state for _, head in reversed(self._batches[start:end])]
         has_more = b"true" if start else b"false"
         return b'{"object": "list", "data": [' + b", ".join(shown) + b'], "has_more": ' + has_more + b"}"
 
@@ -209,7 +221,8 @@ class _Upstreams:
 
 _SCHEDULING = b', "status": "scheduling"}'
 _RUNNING = b', "status": "in_progress", "request_counts": {"total": 1, "completed": 0, "failed": 0}}'
-_CANCELLED = b', "status": "cancelled"}'
+_COMPLETED = b', "status": "completed", "request_counts": {"total": 1, "completed": 1, "failed": 0}}'
+_CANCELLING = b', "status": "cancelling"}'
 
 
 class _Connection(asyncio.Protocol):
