@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from planner_site.process_tree import parents
-
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -25,10 +23,10 @@ class Usage:
     @classmethod
     def of(cls, roots: Mapping[str, Sequence[int]]) -> Self:
         """Now, of the trees below these processes; what ended and was reaped counts."""
-        running = parents()
+        processes = _processes()
         machine = [int(field) / _TICKS for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         return cls(
-            trees={name: sum(_seconds(pid) for pid in _below(pids, running)) for name, pids in roots.items()},
+            trees={name: _below(pids, processes) for name, pids in roots.items()},
             idle=machine[3] + machine[4],  # with what waits for a disk
             total=sum(machine),
         )
@@ -44,16 +42,22 @@ class Usage:
         return self.idle / self.total if self.total else 0.0
 
 
-def _below(roots: Sequence[int], running: Mapping[int, int]) -> set[int]:
-    found = set(roots)
-    for pid, parent in running.items():  # parents come first: they are older
-        if parent in found:
-            found.add(pid)
-    return found
+def _processes() -> dict[int, tuple[int, float]]:
+    """Every process, oldest first: its parent, and the seconds that it and the children it has reaped have used.
+
+    What has ended and is not yet reaped is among them: its seconds are nobody else's yet.
+    """
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = [int(field) for field in (entry / "stat").read_text().rpartition(")")[2].split()[1:]]
+            found.append((fields[18], int(entry.name), fields[0], sum(fields[10:14]) / _TICKS))
+    return {pid: (parent, seconds) for _, pid, parent, seconds in sorted(found)}
 
 
-def _seconds(pid: int) -> float:
-    with suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(int(field) for field in fields[11:15]) / _TICKS  # its own, and its reaped children's
-    return 0.0
+def _below(roots: Sequence[int], processes: Mapping[int, tuple[int, float]]) -> float:
+    tree = set(roots)
+    for pid, (parent, _) in processes.items():
+        if parent in tree:
+            tree.add(pid)
+    return sum(seconds for pid, (_, seconds) in processes.items() if pid in tree)
