@@ -28,6 +28,14 @@ def long_ago(seconds: float = 60) -> Any:
     return timezone.now() - timedelta(seconds=seconds)
 
 
+def describe(job: Job) -> str:
+    """A job with everything about it, for the message of a failure."""
+    told = [vars(job), *(vars(provision) for provision in job.provisions.all())]
+    shown = [{k: str(v) for k, v in row.items() if v not in (None, "", 0, {}, []) and k != "_state"} for row in told]
+    events = [f"{e.sequence} {e.from_status}>{e.to_status} {e.reason}: {e.message}" for e in job.events.all()]
+    return "\n  ".join(map(str, [*shown, *events]))
+
+
 def places(count: int = 9, pools: bool = True) -> dict[Bulkhead, int]:
     """As many free places everywhere."""
     free: dict[Bulkhead, int] = {("job", key): count for key in (NO_CALL, MDS_SUBMIT, MDS_FOLLOW, MDS_CANCEL)}
@@ -101,6 +109,15 @@ def is_quiet() -> bool:
     """Every job is over and every resource given back."""
     is_open = Job.objects.exclude(status__in=sorted(TERMINAL)).exists()
     return not is_open and not Provision.objects.exclude(status="released").exists()
+
+
+def passes_until_quiet(*, timeout: float = 20) -> None:
+    """Passes until nothing is left to do; a failure tells what is."""
+    try:
+        passes_until(is_quiet, timeout=timeout)
+    except AssertionError as error:
+        left = Job.objects.exclude(status__in=sorted(TERMINAL), provision__status="released")
+        raise AssertionError("\n".join([str(error), *map(describe, left)])) from None
 
 
 def ticking_until(condition: Callable[[], T], *, seconds: float = 1, timeout: float = 40) -> T:

@@ -56,9 +56,13 @@ class Planner:
                 return [client.get(batch_id) for batch_id in ids]
             after = page.batches[-1].id
 
+    def running(self) -> set[str]:
+        """The ids of those batches of this installation that are not over."""
+        return {batch.id for batch in self.batches() if batch.status not in _OVER}
+
     def assert_clean(self) -> None:
         assert self.server.live() == []
-        assert {batch.status for batch in self.batches()} <= _OVER
+        assert self.running() == set()
 
 
 def now(job: Job) -> Job:

@@ -65,7 +65,9 @@ class Witness:
             # its timeline goes on until its resource is released; all else stands, its times moved as the rows were
             end = {name: value for name, value in job.items() if name != "event_count" and not name.endswith("_at")}
             end["ended_at"] = ends[0][1] + self.passed
-            assert self.ends.setdefault(job["id"], end) == end, f"{job['id']} changed after its end"
+            before = self.ends.setdefault(job["id"], end)
+            changed = {name: (before[name], end[name]) for name in end if before[name] != end[name]}
+            assert not changed, f"{job['id']} changed after its end: {changed}"
 
     def _moves_are_legal(self, jobs: Rows, events: Rows, provisions: Rows) -> None:
         told: dict[str, Rows] = defaultdict(list)
@@ -149,11 +151,3 @@ def empty_tables(database: psycopg.Connection[Any]) -> None:
     with database.transaction():
         for model in _TABLES:
             database.execute(f'DELETE FROM "{model._meta.db_table}"')  # noqa: S608 - our own names
-
-
-def describe(job: Job) -> str:
-    """A job with everything about it, for the message of a failure."""
-    told = [vars(job), *(vars(provision) for provision in job.provisions.all())]
-    shown = [{k: str(v) for k, v in row.items() if v not in (None, "", 0, {}, []) and k != "_state"} for row in told]
-    events = [f"{e.sequence} {e.from_status}>{e.to_status} {e.reason}: {e.message}" for e in job.events.all()]
-    return "\n  ".join(map(str, [*shown, *events]))

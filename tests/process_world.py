@@ -120,7 +120,7 @@ class ProcessWorld:
         passes = in_a_pass.values_list("passes", flat=True).first()
         self._processes.faults.let_go(pid)
         if passes is not None:
-            eventually(lambda: not pid not in parents() or in_a_pass.filter(passes__gt=passes).exists(), _PATIENCE)
+            eventually(lambda: pid not in parents() or in_a_pass.filter(passes__gt=passes).exists(), _PATIENCE)
 
     def _is_quiet(self) -> bool:
         return is_quiet() and not self.mds.running() and not self.provider.live()

@@ -42,6 +42,9 @@ def _miscounted(mds: FakeMds) -> Iterator[str]:
     jobs = Job.objects.in_bulk()
     current = {external_job_id(job): job for job in jobs.values()}
     uncancelled: dict[str, list[str]] = defaultdict(list, mds.uncancelled_by_attempt())
+    for attempt in sorted(uncancelled.keys() - current.keys()):
+        if (name := parse_job_id(attempt)) is not None and name[0] in jobs:
+            yield f"{attempt}, which is no job's current attempt, has uncancelled batches {uncancelled[attempt]}"
     for batch in mds.batches():
         parsed = parse_job_id(batch.job_id)
         if parsed is None or parsed[0] not in jobs:

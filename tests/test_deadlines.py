@@ -131,6 +131,44 @@ def test_a_batch_that_the_mds_neither_ends_nor_stops_is_given_up_long_after_its_
     ticking_until(lambda: not BatchScan.objects.get().unwanted)
 
 
+@pytest.mark.parametrize(
+    ("told", "is_cancelled", "end"),
+    [
+        ("finalizing", False, ("failed", "wind_up_timeout")),
+        ("finalizing", True, ("cancelled", "")),
+        ("cancelling", True, ("cancelled", "")),
+    ],
+)
+def test_a_batch_that_only_has_to_be_wound_up_does_not_hold_its_resource_for_a_day(
+    told: str, is_cancelled: bool, end: tuple[str, str], fake_mds: FakeMds, simulated_server: SimulatedServer
+) -> None:
+    """A killed MDS leaves a batch that it was finalizing as it is, for ever."""
+    simulated_pool(simulated_server)
+    fake_mds.run_seconds = fake_mds.cancel_seconds = 1e6
+    job = make_job()
+    ticking_until(lambda: Job.objects.get().batch_id)
+    batch_id = Job.objects.get().batch_id
+    fake_mds.set_status(batch_id, "in_progress" if is_cancelled else told)
+    ticking_until(lambda: Job.objects.get().status == ("in_progress" if is_cancelled else told))
+    if is_cancelled:
+        planner.cancel(job.owner, job.id)
+        ticking_until(lambda: fake_mds.count("cancel"))
+    fake_mds.set_status(batch_id, told)
+    ticking_until(lambda: (Job.objects.get().batch_view or {})["status"] == told)
+    outage = fake_mds.add_rule(Rule("get", times=None, status=503))
+    for _ in range(3):
+        pass_time(times().wind_up_timeout)
+        run_pass()
+    assert not Job.objects.get().is_terminal, "silence is no answer"
+    fake_mds.withdraw(outage)
+    ticking_until(is_quiet)
+    job.refresh_from_db()
+    assert (job.status, job.error_code, job.batch_id) == (*end, batch_id)
+    assert batch_id in BatchScan.objects.get().unwanted
+    fake_mds.set_status(batch_id, "completed")
+    ticking_until(lambda: not BatchScan.objects.get().unwanted)
+
+
 def test_the_wait_in_the_queue_does_not_use_up_the_completion_window(
     fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:

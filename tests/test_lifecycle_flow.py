@@ -15,7 +15,7 @@ from jobs.reconciler import calls
 from jobs.tasks import run_pass
 from jobs.testing.script import Rule
 from planner_site.processes import free_port
-from tests.engine import is_quiet, passes_until, simulated_pool
+from tests.engine import passes_until, passes_until_quiet, simulated_pool
 from tests.factories import make_pool, make_user
 from tests.flow import Planner, has_status, now, path
 from tests.threads import elsewhere
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.mds]
 def test_it_works(here: Planner) -> None:
     pool = simulated_pool(here.server)
     job = here.job()
-    passes_until(is_quiet)
+    passes_until_quiet()
     job = now(job)
     assert (job.status, job.request_total, job.request_completed) == ("completed", 2, 2)
     assert (job.attempt, job.lost_attempts, job.pool, bool(job.output_file_id)) == (1, 0, pool, True)
@@ -40,7 +40,7 @@ def test_it_works(here: Planner) -> None:
 def test_a_provider_that_reserves_nothing_takes_a_job_to_its_end(here: Planner) -> None:
     make_pool(provider="passthrough")
     job = here.job()
-    passes_until(is_quiet)
+    passes_until_quiet()
     assert now(job).status == "completed"
     assert (here.server.count("create"), here.server.count("list")) == (0, 0)
     assert len(here.batches()) == 1
@@ -49,7 +49,7 @@ def test_a_provider_that_reserves_nothing_takes_a_job_to_its_end(here: Planner) 
 def test_many_jobs_share_the_pools_listings(here: Planner) -> None:
     simulated_pool(here.server, max_live=2)
     jobs = [here.job() for _ in range(4)]
-    passes_until(is_quiet, timeout=40)
+    passes_until_quiet(timeout=40)
     assert {now(job).status for job in jobs} == {"completed"}
     assert here.server.peak["create"] <= 2
     assert len(here.batches()) == 4
@@ -64,7 +64,7 @@ def test_a_cancel_before_admission_provisions_nothing(here: Planner) -> None:
     job = here.job()
     run_pass()
     planner.cancel(job.owner, job.id)
-    passes_until(is_quiet)
+    passes_until_quiet()
     assert now(job).status == "cancelled"
     assert (here.server.count("create"), here.batches()) == (0, [])
 
@@ -76,7 +76,7 @@ def test_a_cancel_while_waiting_for_readiness_submits_nothing(here: Planner) -> 
     passes_until(lambda: here.server.live())
     assert now(job).status == "provisioning"
     planner.cancel(job.owner, job.id)
-    passes_until(is_quiet)
+    passes_until_quiet()
     assert now(job).status == "cancelled"
     assert here.batches() == []
     here.assert_clean()
@@ -93,7 +93,7 @@ def test_a_cancel_while_the_create_is_in_flight_gives_the_resource_back(here: Pl
         here.server.withdraw(slow)
 
     cancelled = elsewhere(cancel)
-    passes_until(is_quiet)
+    passes_until_quiet()
     cancelled.result()
     assert (now(job).status, here.server.count("create")) == ("cancelled", 1)
     assert here.batches() == []
@@ -121,7 +121,7 @@ def test_a_cancel_while_the_submit_is_in_flight_stops_the_batch(here: Planner, m
         cancelled.set()
 
     done = elsewhere(cancel)
-    passes_until(is_quiet)
+    passes_until_quiet()
     done.result()
     assert now(job).status == "cancelled"
     assert [batch.status for batch in here.batches()] == ["cancelled"]
@@ -134,7 +134,7 @@ def test_a_cancel_of_a_running_batch_stops_it_before_anything_is_released(here: 
     passes_until(has_status(job, "in_progress"))
     planner.cancel(job.owner, job.id)
     assert now(job).shown_status == "cancelling"
-    passes_until(is_quiet)
+    passes_until_quiet()
     job = now(job)
     assert (job.status, job.error_code, path(job)[-2:]) == ("cancelled", "", ["cancelling", "cancelled"])
     assert job.cancelled_at is not None
@@ -154,7 +154,7 @@ def test_an_outage_of_the_mds_delays_a_job_and_never_fails_it(here: Planner, set
     passes_until(lambda: now(job).retry_count >= 2)
     assert (job.status, job.batch_id, job.last_error_code) == ("submitting", "", "unreachable")
     settings.PLANNER_MDS_URL = here.mds
-    passes_until(is_quiet)
+    passes_until_quiet()
     assert (now(job).status, job.attempt) == ("completed", 1)
     assert len(here.batches()) == 1
 
@@ -166,7 +166,7 @@ def test_an_outage_of_the_provider_delays_a_job_and_never_fails_it(here: Planner
     passes_until(lambda: Provision.objects.filter(retry_count__gte=2).exists())
     assert now(job).status == "provisioning"
     with SimulatedServer(port=port) as server:
-        passes_until(is_quiet)
+        passes_until_quiet()
         assert server.live() == []
     assert (now(job).status, job.pool) == ("completed", pool)
 
@@ -190,7 +190,7 @@ def test_a_full_provider_keeps_a_job_waiting_until_there_is_room(here: Planner) 
     passes_until(lambda: "no_capacity" in _reasons(job))
     assert now(job).status == "pending"
     here.server.capacity = 1
-    passes_until(is_quiet)
+    passes_until_quiet()
     assert now(job).status == "completed"
     here.assert_clean()
 
@@ -214,7 +214,7 @@ def test_a_job_that_loses_its_resource_is_run_again_on_another(here: Planner, is
     (stopped,) = here.batches()
     assert stopped.status == "cancelled", "stopped, and seen to have stopped, before the job is pending again"
     Pool.objects.update(is_enabled=True)
-    passes_until(is_quiet, timeout=40)
+    passes_until_quiet(timeout=40)
     job = now(job)
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
     assert job.provision != provision
@@ -228,7 +228,7 @@ def test_a_resource_that_breaks_before_it_is_ready_is_replaced(here: Planner) ->
     job = here.job()
     passes_until(lambda: here.server.live())
     here.server.fail(here.server.live()[0].name)
-    passes_until(is_quiet)
+    passes_until_quiet()
     assert (now(job).status, job.lost_attempts, Provision.objects.count()) == ("completed", 1, 2)
     here.assert_clean()
 

@@ -122,6 +122,17 @@ def test_a_second_batch_of_an_attempt_is_seen(doubles: Doubles, status: str) -> 
     check_quiescent(*doubles)
 
 
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_a_batch_of_an_attempt_that_was_given_up_is_seen(doubles: Doubles, status: str) -> None:
+    job = ended_job(doubles[1], attempt=2)
+    job.attempt = 1
+    first = submit(external_job_id(job))
+    doubles[1].set_status(first, status)
+    check_finds(doubles, f"no job's current attempt, has uncancelled batches.*{first}")
+    doubles[1].set_status(first, "cancelled")
+    check_quiescent(*doubles)
+
+
 def test_a_batch_other_than_the_jobs_own_is_seen(doubles: Doubles) -> None:
     job = ended_job(doubles[1])
     Job.objects.update(batch_id="another")

@@ -48,8 +48,9 @@ from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
 from tests.api_client import ApiClient
 from tests.edge import Mishap, Worker, installed
+from tests.engine import describe
 from tests.factories import make_file, make_pool, make_user
-from tests.invariants import Witness, describe, empty_tables, row_versions, rows
+from tests.invariants import Witness, empty_tables, row_versions, rows
 from tests.quiescence import check_quiescent
 from tests.world import FAULTS, Fault, World
 
@@ -393,6 +394,9 @@ class HostileWorld(RuleBasedStateMachine):
         elif job.status == JobStatus.EXPIRED and "batch expired" not in harm:
             near = (job.deadline_at or timezone.now()) - timedelta(seconds=SPANS.partial_expiry_margin)
             assert job.expired_at is not None and job.expired_at >= near, describe(job)  # noqa: PT018 - one fact
+        elif job.error_code == "wind_up_timeout":
+            wound_up = timedelta(seconds=SPANS.wind_up_timeout)
+            assert job.failed_at - job.finalizing_at >= wound_up, describe(job)  # type: ignore[operator] # both are told
         elif job.error_code == "internal_error":
             assert self.crashes >= MAX_CRASHES, describe(job)
         elif job.status == JobStatus.FAILED and job.lost_attempts >= MAX_LOST_ATTEMPTS:

@@ -16,7 +16,7 @@ from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
 from tests.api_client import api, job_body
-from tests.engine import is_quiet, passes_until, simulated_pool
+from tests.engine import passes_until, passes_until_quiet, simulated_pool
 from tests.factories import make_job
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -66,7 +66,7 @@ def test_every_stored_time_is_a_real_one_in_any_zone(
     pool = simulated_pool(simulated_server)
     client = api()
     answer = client.post("/jobs", job_body(client.user, completion_window="12h")).json()
-    passes_until(is_quiet)
+    passes_until_quiet()
     ended = datetime.now(UTC) + timedelta(seconds=2)
     job, provision = Job.objects.get(), Provision.objects.get()
     assert job.status == "completed"

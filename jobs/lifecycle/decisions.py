@@ -172,10 +172,9 @@ def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
     is_ready = provision is not None and provision.status == ProvisionStatus.READY
     if is_ready and gone is not None and gone.source == JobEvent.Source.PROVIDER:
         return Change(provision={"status": ProvisionStatus.LOST, "lost_at": now}, events=(gone,))
-    if _is_given_up(job):
-        message = f"Its deadline passed; the MDS has neither ended nor stopped batch {job.batch_id} since."
-        end = end_job(JobStatus.EXPIRED, provision, now, reason="deadline", message=message)
-        return end.and_then(Change(unwanted_batch=job.batch_id))
+    given_up = _given_up(job, provision, now)
+    if given_up is not None:
+        return given_up.and_then(Change(unwanted_batch=job.batch_id))
     if job.retry_at is not None and now < job.retry_at:
         return Wait(job.retry_at)
     next_poll = now if job.batch_seen_at is None else job.batch_seen_at + poll_interval(job)
@@ -199,14 +198,32 @@ def _must_stop(job: Job, provision: Provision | None, now: datetime) -> bool:
     return job.deadline_at is not None and job.deadline_at + timedelta(seconds=times().deadline_grace) <= now
 
 
-def _is_given_up(job: Job) -> bool:
-    """Whether the MDS itself has told, long after the deadline and a stop, that the batch goes on.
+def _given_up(job: Job, provision: Provision | None, now: datetime) -> Change | None:
+    """The end of a job whose batch goes on long after it had to be over, as the MDS itself has told since.
 
-    An outage of it proves nothing.
+    An outage of it proves nothing. A metadata service killed while it finalizes a batch leaves it so for ever.
     """
-    if job.deadline_at is None or job.batch_seen_at is None or job.stop_sent_at is None:
-        return False
-    return job.batch_seen_at >= job.deadline_at + timedelta(seconds=times().finalize_grace)
+    seen_at = job.batch_seen_at
+    if seen_at is None:
+        return None
+    if job.deadline_at is not None and job.deadline_at <= now:
+        if job.stop_sent_at is None or seen_at < job.deadline_at + timedelta(seconds=times().finalize_grace):
+            return None
+        message = f"Its deadline passed; the MDS has neither ended nor stopped batch {job.batch_id} since."
+        return end_job(JobStatus.EXPIRED, provision, now, reason="deadline", message=message)
+    told = (job.batch_view or {}).get("status")
+    since = {JobStatus.FINALIZING: job.finalizing_at, JobStatus.CANCELLING: job.cancelling_at}.get(
+        JobStatus(job.status)
+    )
+    patience = timedelta(seconds=times().wind_up_timeout)
+    if since is None or told not in {JobStatus.FINALIZING, JobStatus.CANCELLING} or seen_at < since + patience:
+        return None
+    message = f"The MDS still calls batch {job.batch_id} {told} after {patience.total_seconds():.0f} s."
+    if job.status == JobStatus.CANCELLING:
+        return end_job(JobStatus.CANCELLED, provision, now, reason="cancelled", message=message)
+    return end_job(
+        JobStatus.FAILED, provision, now, reason="wind_up_timeout", message=message, stage=FailureStage.BATCH
+    )
 
 
 def poll_interval(job: Job) -> timedelta:
