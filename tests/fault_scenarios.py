@@ -13,9 +13,7 @@ from jobs.reconciler.submission import submission
 from jobs.testing.script import Rule
 from tests.engine import is_quiet, simulated_pool
 from tests.factories import make_file, make_template, make_user
-from tests.fault_world import AT_ONCE, World
-
-_LONG = 10_000.0  # seconds a batch takes that is not to end by itself
+from tests.fault_world import AT_ONCE, UNTIL_STOPPED, World
 
 
 def completed(world: World) -> None:
@@ -130,7 +128,7 @@ def orphans_of_a_job_that_is_over(world: World) -> None:
     job = _job()
     assert job.provision is not None
     world.provider.create({"name": job.provision.name, "installation": "default"})
-    world.mds.run_seconds = _LONG
+    world.mds.run_seconds = UNTIL_STOPPED
     _submit_once_more(world)
     world.settle()
     _check("completed")
@@ -150,7 +148,7 @@ def a_create_that_came_too_late(world: World) -> None:
 def a_submit_that_came_too_late(world: World) -> None:
     """Its worker stands still just before it leaves, and comes back when the job is long cancelled."""
     world.plan("submit: mds.create", "stop before")
-    world.mds.run_seconds = _LONG
+    world.mds.run_seconds = UNTIL_STOPPED
     _enqueue(world)
     world.until(world.is_somebody_standing)
     _cancel(world)
@@ -162,7 +160,7 @@ def a_batch_recorded_too_late(world: World) -> None:
     """Its worker stands still before it records a batch that is not listed yet; meanwhile the job is cancelled."""
     hidden = world.mds.add_rule(Rule("list", times=None, hides=True))
     world.plan("claims.step: submit ended, batch seen, batch_created, scheduling", "stop before")
-    world.mds.run_seconds = _LONG
+    world.mds.run_seconds = UNTIL_STOPPED
     _enqueue(world)
     world.until(world.is_somebody_standing)
     _cancel(world)
@@ -226,7 +224,7 @@ def _cancel(world: World) -> None:
 
 def _run(world: World) -> None:
     """Turns until its batch runs; it does not end by itself."""
-    world.mds.run_seconds = _LONG
+    world.mds.run_seconds = UNTIL_STOPPED
     world.until(lambda: _job().batch_id)
     world.mds.set_status(_job().batch_id, "in_progress")
     world.until(lambda: _job().status == "in_progress")

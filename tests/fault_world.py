@@ -35,6 +35,7 @@ from tests.waiting import eventually
 
 _MOST_TURNS = 200
 AT_ONCE = 0.001  # seconds a batch takes
+UNTIL_STOPPED = 10_000.0  # and one that is not to end by itself
 INPUT = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}\n'
 
 
@@ -133,6 +134,7 @@ class World:
     def settle(self) -> None:
         """Turns until nothing is left to do; then whoever stands still goes on, too late to change anything."""
         self.until(is_quiet if self._standing else self._is_quiet)
+        self.mds.run_seconds = UNTIL_STOPPED  # whatever is made now is made too late
         while self._standing:
             process = self._standing.pop(0)
             before, passed = rows(), self.passed

@@ -20,7 +20,7 @@ from planner_site.process_tree import parents
 from planner_site.processes import Service, free_port
 from tests.api_client import API
 from tests.engine import is_quiet
-from tests.fault_world import AT_ONCE, INPUT, leave_nothing, rows
+from tests.fault_world import AT_ONCE, INPUT, UNTIL_STOPPED, leave_nothing, rows
 from tests.process_faults import Folder
 from tests.waiting import eventually
 from tests.workers import Host
@@ -108,6 +108,7 @@ class ProcessWorld:
     def settle(self) -> None:
         """Wait until nothing is left to do; then whoever stands still goes on, too late to change anything."""
         self.until(is_quiet if self.is_somebody_standing() else self._is_quiet)
+        self.mds.run_seconds = UNTIL_STOPPED  # whatever is made now is made too late
         for pid in self._stopped():
             before = rows()
             self._let_go(pid)
