@@ -56,8 +56,8 @@ def released_by_an_operator(world: World) -> None:
     _enqueue(world)
     _run(world)
     lost = _job().provision_id
-    world.post(make_user("operator"), f"/provisions/{lost}/release", {})
     world.mds.run_seconds = AT_ONCE
+    world.post(make_user("operator"), f"/provisions/{lost}/release", {})
     world.settle()
     _check("completed")
 
@@ -66,8 +66,8 @@ def resource_vanished(world: World) -> None:
     """The provider loses it while the batch runs."""
     _enqueue(world)
     _run(world)
-    world.provider.vanish(_held_name())
     world.mds.run_seconds = AT_ONCE
+    world.provider.vanish(_held_name())
     world.settle()
     _check("completed")
 
