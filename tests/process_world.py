@@ -77,6 +77,7 @@ class ProcessWorld:
         self.sweeps = False
         self._processes = processes
         self._tokens: dict[int, str] = {}
+        self._sweeping: list[subprocess.Popen[bytes]] = []
 
     def plan(self, point: str, fault: str) -> None:
         """Have a fault happen."""
@@ -101,6 +102,7 @@ class ProcessWorld:
             process = subprocess.Popen(
                 command, cwd=settings.BASE_DIR, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
+            self._sweeping.append(process)
             eventually(lambda: process.poll() is not None or process.pid in self._stopped(), _PATIENCE)
 
     def until(self, condition: Callable[[], Any]) -> None:
@@ -144,6 +146,8 @@ class ProcessWorld:
         """Whatever happened, nobody is left standing, nothing is planned, and nothing is held outside."""
         for pid in self._stopped():
             self._processes.faults.let_go(pid)
+        for process in self._sweeping:
+            process.wait(_PATIENCE)
         self._processes.faults.clear()
         self.mds.run_seconds = AT_ONCE
         leave_nothing(self.provider, self.mds)
