@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models.signals import post_init
 from django.utils import timezone
 
 from jobs import planner
@@ -112,6 +113,23 @@ def test_only_what_changed_is_written() -> None:
     assert record_observation(observation, listing)
     written = {key for key, version in row_versions().items() if version != before[key]}
     assert written == {changed.name, changed.job_id}
+
+
+def test_what_waits_and_has_no_news_is_not_read() -> None:
+    pool = make_pool()
+    same, changed = awaited(pool), awaited(pool)
+    observation, read = begun(pool), []
+
+    def note(instance: Provision, **_: Any) -> None:
+        read.append(instance.name)
+
+    post_init.connect(note, sender=Provision)
+    try:
+        listing = {p.name: resource(p.name, state) for p, state in ((same, "pending"), (changed, "ready"))}
+        assert record_observation(observation, listing)
+    finally:
+        post_init.disconnect(note, sender=Provision)
+    assert set(read) == {changed.name}
 
 
 def test_a_listing_is_made_by_one_worker_at_a_time() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
@@ -19,11 +21,23 @@ from jobs.lifecycle.claims import database_now
 from jobs.lifecycle.outcomes import resource_facts
 from jobs.lifecycle.writing import update_rows
 from jobs.models import Job, Pool, Provision
-from jobs.provisioners.base import Resource
+from jobs.provisioners.base import Resource, ResourceState
 from jobs.statuses import PROVISION_ENDED, TERMINAL, ProvisionStatus
 
 # A requested one is still being created, a failed or lost one is about to be released.
 _WATCHED = (ProvisionStatus.PROVISIONING, ProvisionStatus.READY, ProvisionStatus.RELEASING)
+
+
+# What a listing may have news of: thousands that wait and tell nothing new are compared where they are, and never read.
+_MAY_HAVE_NEWS = """
+    SELECT p.id FROM jobs_provision p
+    LEFT JOIN jsonb_to_recordset(%(listing)s::jsonb)
+        AS seen (name text, state text, region text, ids jsonb, detail jsonb) ON seen.name = p.name
+    WHERE p.pool_id = %(pool)s AND p.status = ANY(%(watched)s)
+    AND (seen.name IS NULL OR seen.state = %(failed)s OR p.absent_since_at IS NOT NULL
+        OR (p.observed_state, p.region, p.external_ids, p.detail)
+            IS DISTINCT FROM (seen.state, seen.region, seen.ids, seen.detail))
+"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ def _end(pool: Pool, now: datetime, *, pause: timedelta | None = None, **columns
 def _record_facts(observation: Observation, listing: dict[str, Resource]) -> None:
     """Compare, lock what differs (jobs first), write it, and make it due. What is locked by others waits a round."""
     news: dict[Any, tuple[Provision, dict[str, Any]]] = {}
-    for provision in _held(observation.pool).filter(status__in=_WATCHED):
+    for provision in _held(observation.pool).filter(id__in=_may_have_news(observation.pool, listing)):
         facts = _news(provision, listing.get(provision.name), observation)
         if facts:
             news[provision.id] = (provision, facts)
@@ -125,6 +139,22 @@ def _record_facts(observation: Observation, listing: dict[str, Resource]) -> Non
         updates.append((pid, facts))
     update_rows(Provision, updates)
     Job.objects.filter(id__in=job_ids).update(due_at=Now())
+
+
+def _may_have_news(pool: Pool, listing: dict[str, Resource]) -> list[UUID]:
+    seen = [
+        {"name": name, "state": each.state, "region": each.region, "ids": each.external_ids, "detail": each.detail}
+        for name, each in listing.items()
+    ]
+    told: dict[str, Any] = {
+        "pool": pool.pk,
+        "watched": [status.value for status in _WATCHED],
+        "failed": ResourceState.FAILED.value,
+        "listing": json.dumps(seen),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_MAY_HAVE_NEWS, told)
+        return [row[0] for row in cursor.fetchall()]
 
 
 def _news(provision: Provision, resource: Resource | None, observation: Observation) -> dict[str, Any]:

@@ -42,6 +42,9 @@ class _Item:
         return self.status == "terminating"
 
 
+_ITEM_FIELDS = tuple(each.name for each in fields(_Item))
+
+
 class SimulatedProvisioner:
     """One simulated server. One object there holds all replicas of a provision.
 
@@ -123,7 +126,7 @@ def _items(response: Answer, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -
     try:
         body = response.json()
         raw_items = body["resources"] if response.status_code == 200 else [body]
-        return [_Item(**{field.name: raw[field.name] for field in fields(_Item)}) for raw in raw_items]
+        return [_Item(**{name: raw[name] for name in _ITEM_FIELDS}) for raw in raw_items]
     except (KeyError, TypeError) as error:
         message = f"{_UPSTREAM} gave an answer that cannot be read"
         raise UpstreamError(broken, message, code="unreadable_answer") from error
