@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from jobs import queueing, wakeup
-from jobs.access_rules import actor_name, get_job
+from jobs.access_rules import VIEW_ALL_JOBS, actor_name, get_job
 from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from jobs.limits import the_queue
 from jobs.models import Job, JobEvent, OwnerQuota, Pool, Queue
 from jobs.models.job import MAX_PRIORITY
-from jobs.models.queue import Rules
 from jobs.statuses import LIVE, JobStatus
 from jobs.validation import check_text, is_storable
 
@@ -28,7 +28,7 @@ HOLD_POOL = "jobs.hold_pool"
 HOLD_QUEUE = "jobs.hold_queue"
 MAX_REASON_LENGTH = 1000
 
-R = TypeVar("R", bound=Rules)
+Held = TypeVar("Held", Queue, OwnerQuota, Pool)
 
 
 def record(job: Job, sequence: int, reason: str, user: User, **fields: Any) -> None:
@@ -42,16 +42,18 @@ def checked_reason(reason: str) -> str:
 
 
 def hold_job(user: User, job_id: str, *, reason: str = "") -> Job:
-    """Keep one job from being admitted; repeated calls change nothing.
+    """Keep one job from being admitted. Of a held one the newest reason stands; none given changes nothing.
 
-    Raises `NotFound`, `Forbidden`, `Conflict` (over).
+    Raises `InvalidRequest`, `NotFound`, `Forbidden`, `Conflict` (over).
     """
-    return _steer(user, job_id, HOLD_JOB, {"hold": True}, "held", reason)
+    columns = {"hold": True, "hold_reason": checked_reason(reason)}
+    is_told = Q(**columns) if reason else Q(hold=True)
+    return _steer(user, job_id, HOLD_JOB, columns, is_told, "held", reason)
 
 
 def resume_job(user: User, job_id: str, *, reason: str = "") -> Job:
     """End the hold of one job; it keeps its place. Raises like `hold_job`."""
-    return _steer(user, job_id, HOLD_JOB, {"hold": False}, "resumed", reason)
+    return _steer(user, job_id, HOLD_JOB, {"hold": False, "hold_reason": ""}, Q(hold=False), "resumed", reason)
 
 
 def prioritise(user: User, job_id: str, priority: int, *, reason: str = "") -> Job:
@@ -62,20 +64,28 @@ def prioritise(user: User, job_id: str, priority: int, *, reason: str = "") -> J
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= MAX_PRIORITY:
         raise InvalidRequest("priority", f"must be a whole number from 0 to {MAX_PRIORITY}")
     columns = {"priority": priority, "ranked_at": F("accepted_at") - queueing.priority_span(priority)}
-    return _steer(user, job_id, PRIORITISE_JOB, columns, "prioritised", reason, {"priority": priority})
+    is_told = Q(priority=priority)
+    return _steer(user, job_id, PRIORITISE_JOB, columns, is_told, "prioritised", reason, {"priority": priority})
 
 
 def _steer(
-    user: User, job_id: str, permission: str, columns: dict[str, Any], event: str, reason: str, data: Any = None
+    user: User,
+    job_id: str,
+    permission: str,
+    columns: dict[str, Any],
+    is_told: Q,
+    event: str,
+    reason: str,
+    data: Any = None,
 ) -> Job:
+    """Write the columns and the event, unless the row `is_told` already."""
     message = checked_reason(reason)
     with transaction.atomic():
         job = get_job(user, job_id)
         if not user.has_perm(permission):
             raise Forbidden("only operators can do this")
         allowed = [JobStatus.PENDING] if permission == PRIORITISE_JOB else sorted(LIVE)
-        told = next(iter(columns))
-        rows = Job.objects.filter(pk=job.pk, status__in=allowed).exclude(**{told: columns[told]})
+        rows = Job.objects.filter(~is_told, pk=job.pk, status__in=allowed)
         is_changed = rows.update(**columns, event_count=F("event_count") + 1)
         job = get_job(user, job_id)
         if is_changed:
@@ -88,7 +98,7 @@ def _steer(
 
 
 def hold_owner(user: User, username: str, *, reason: str = "") -> OwnerQuota:
-    """Keep all jobs of one owner from being admitted. Raises `NotFound`, `Forbidden`."""
+    """Keep all jobs of one owner from being admitted; reasons as of a job. Raises `NotFound`, `Forbidden`."""
     return _set_owner_hold(user, username, True, reason)
 
 
@@ -109,7 +119,10 @@ def _set_owner_hold(user: User, username: str, hold: bool, reason: str) -> Owner
 
 
 def hold_queue(user: User, *, reason: str = "") -> Queue:
-    """Drain: accept jobs and admit none, so that what runs comes to its end. Raises `Forbidden`."""
+    """Drain: accept jobs and admit none, so that what runs comes to its end; reasons as of a job.
+
+    Raises `Forbidden`.
+    """
     return _set_queue_hold(user, True, reason)
 
 
@@ -126,42 +139,54 @@ def _set_queue_hold(user: User, hold: bool, reason: str) -> Queue:
         return _set_hold(user, queue, hold, message)
 
 
-def _set_hold(user: User, rules: R, hold: bool, reason: str) -> R:
-    if rules.hold != hold:
-        mark_hold(rules, user, hold, reason)
-        rules.save(update_fields=["hold", "hold_reason", "held_by", "held_at"])
-        wakeup.send_hint()
-    return rules
-
-
-def mark_hold(rules: Rules, user: User, hold: bool, reason: str) -> None:
-    """Write on the row, unsaved, that it is held, since when, by whom and why; or that it is not."""
-    rules.hold, rules.hold_reason = hold, reason if hold else ""
-    rules.held_by, rules.held_at = (actor_name(user), timezone.now()) if hold else ("", None)
-
-
 def hold_pool(user: User, name: str, *, reason: str = "") -> Pool:
-    """Admit no job to one pool; nothing else changes. Raises `NotFound`, `Forbidden`."""
-    return _set_pool(user, name, False, reason)
+    """Admit no job to one pool; nothing else changes; reasons as of a job. Raises `NotFound`, `Forbidden`."""
+    return _set_pool_hold(user, name, True, reason)
 
 
 def resume_pool(user: User, name: str, *, reason: str = "") -> Pool:
     """Admit jobs to it again, and forget why it was held. Raises `NotFound`, `Forbidden`."""
-    return _set_pool(user, name, True, reason)
+    return _set_pool_hold(user, name, False, reason)
 
 
-def _set_pool(user: User, name: str, is_enabled: bool, reason: str) -> Pool:
+def _set_pool_hold(user: User, name: str, hold: bool, reason: str) -> Pool:
     message = checked_reason(reason)
     _require(user, HOLD_POOL)
     with transaction.atomic():
-        rows = Pool.objects.filter(name=name) if is_storable(name) else Pool.objects.none()
-        told = "" if is_enabled else message or f"Held by {actor_name(user)}."
-        if rows.exclude(is_enabled=is_enabled).update(is_enabled=is_enabled, disabled_reason=told):
-            wakeup.send_hint()
-        pool = rows.first()
+        pools = Pool.objects.select_for_update(no_key=True)
+        pool = pools.filter(name=name).first() if is_storable(name) else None
         if pool is None:
             raise NotFound(f'pool "{name}" not found')
-        return pool
+        return _set_hold(user, pool, hold, message)
+
+
+def _set_hold(user: User, row: Held, hold: bool, reason: str) -> Held:
+    is_news = hold and reason not in ("", row.hold_reason)
+    if row.hold != hold or is_news:
+        row.save(update_fields=mark_hold(row, user, hold, reason))
+        wakeup.send_hint()
+    return row
+
+
+def mark_hold(row: Queue | OwnerQuota | Pool, user: User, hold: bool, reason: str) -> tuple[str, ...]:
+    """Write on the row, unsaved, that it is held, since when, by whom and why; or that it is not. The columns."""
+    told = reason if hold else ""
+    row.held_by, row.held_at = (actor_name(user), timezone.now()) if hold else ("", None)
+    if isinstance(row, Pool):
+        row.is_enabled, row.disabled_reason = not hold, told
+        return "is_enabled", "disabled_reason", "held_by", "held_at"
+    row.hold, row.hold_reason = hold, told
+    return "hold", "hold_reason", "held_by", "held_at"
+
+
+def standing_holds(user: User) -> list[Queue | OwnerQuota | Pool]:
+    """The holds on the queue, on pools and on owners; on other owners only for who may see everybody's jobs."""
+    queue = the_queue()
+    pools = Pool.objects.filter(is_enabled=False)
+    owners = OwnerQuota.objects.filter(hold=True).select_related("owner").order_by("owner__username")
+    if not user.has_perm(VIEW_ALL_JOBS):
+        owners = owners.filter(owner=user)
+    return [*([queue] if queue.hold else []), *pools, *owners]
 
 
 def _require(user: User, permission: str) -> None:

@@ -41,6 +41,7 @@ from jobs.holds import (
     resume_owner,
     resume_pool,
     resume_queue,
+    standing_holds,
 )
 from jobs.limits import the_queue
 from jobs.models import InputFile, Job, JobEvent, Provision
@@ -70,6 +71,7 @@ __all__ = [
     "resume_owner",
     "resume_pool",
     "resume_queue",
+    "standing_holds",
     "the_queue",
     "visible_jobs",
     "visible_provisions",

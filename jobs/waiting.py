@@ -77,7 +77,7 @@ def _own_reason(job: Job) -> Waiting:
     if job.cancel_requested_at is not None or job.status == JobStatus.CANCELLING:
         return Waiting("cancelling", _cancelling(job))
     if job.status == JobStatus.PENDING:
-        return Waiting("job_held", "Held by an operator.")
+        return Waiting("job_held", "Held by an operator." + _because(job.hold_reason))
     provision = job.provision
     if provision and provision.status in PROVISION_LIVE and provision.release_requested_at is not None:
         who = provision.release_requested_by or "the planner"

@@ -568,15 +568,27 @@ def test_a_pool_that_cannot_work_is_refused(field: str, value: str) -> None:
     assert pool.max_live != 3
 
 
+def test_a_pool_that_is_held_in_the_admin_says_since_when_by_whom_and_why() -> None:
+    pool, admin = make_pool(), make_user("superuser")
+    client, address = signed_in(admin), url(Pool, "change", pool.pk)
+    client.post(address, pool_form(pool, is_enabled=None, disabled_reason="firmware"))
+    pool.refresh_from_db()
+    assert (pool.is_enabled, pool.disabled_reason, pool.held_by) == (False, "firmware", admin.email)
+    assert f"by {admin.email}" in words(client.get(address))
+
+
 def test_a_pool_is_added_and_enabling_one_clears_why_it_was_off() -> None:
     client = signed_in(make_user("superuser"))
     client.post(url(Pool, "add"), pool_form(Pool(name="new", provider="simulated")))
     pool = Pool.objects.get(name="new")
-    Pool.objects.filter(pk=pool.pk).update(is_enabled=False, disabled_reason="invalid credential")
+    Pool.objects.filter(pk=pool.pk).update(
+        is_enabled=False, disabled_reason="invalid credential", held_at=timezone.now()
+    )
     pool.refresh_from_db()
+    assert "by the planner" in words(client.get(url(Pool, "change", pool.pk)))
     client.post(url(Pool, "change", pool.pk), pool_form(pool, is_enabled="on"))
     pool.refresh_from_db()
-    assert (pool.is_enabled, pool.disabled_reason) == (True, "")
+    assert (pool.is_enabled, pool.disabled_reason, pool.held_at) == (True, "", None)
 
 
 def test_a_pool_that_holds_something_is_not_deleted_and_says_why() -> None:

@@ -32,11 +32,14 @@ def test_a_hold_and_its_end_are_written_with_their_author(queue: Queue) -> None:
     assert posted(admin, QUEUE, hold="on", hold_reason="upgrade", max_live=4) == 302
     queue.refresh_from_db()
     assert (queue.hold, queue.hold_reason, queue.held_by, queue.max_live) == (True, "upgrade", admin.email, 4)
-    held_at = queue.held_at
+    held_at, other = queue.held_at, make_user("superuser")
     assert held_at is not None
-    assert posted(make_user("superuser"), QUEUE, hold="on", hold_reason="a long upgrade") == 302
+    assert posted(other, QUEUE, hold="on", hold_reason="upgrade", max_live=5) == 302
     queue.refresh_from_db()
-    assert (queue.held_by, queue.held_at, queue.hold_reason) == (admin.email, held_at, "a long upgrade")
+    assert (queue.held_by, queue.held_at, queue.max_live) == (admin.email, held_at, 5)
+    assert posted(other, QUEUE, hold="on", hold_reason="a long upgrade") == 302
+    queue.refresh_from_db()
+    assert (queue.held_by, queue.held_at > held_at, queue.hold_reason) == (other.email, True, "a long upgrade")
     assert posted(admin, QUEUE, hold_reason="over") == 302
     queue.refresh_from_db()
     assert (queue.hold, queue.hold_reason, queue.held_by, queue.held_at) == (False, "", "", None)

@@ -317,6 +317,7 @@ def test_an_invalid_credential_disables_the_pool_and_fails_no_job() -> None:
     pool.refresh_from_db()
     job.refresh_from_db()
     assert (pool.is_enabled, pool.disabled_reason) == (False, "the key is gone")
+    assert (pool.held_by, pool.held_at is not None) == ("", True)
     assert (job.status, job.lost_attempts) == ("pending", 0)
     assert admitted().claims == []
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,6 +110,60 @@ def test_a_hold_of_the_queue_or_an_owner_says_who_when_and_why() -> None:
         assert (after.hold, after.hold_reason, after.held_by, after.held_at) == (False, "", "", None)
 
 
+HELD_THINGS = ("queue", "owner", "pool", "job")
+
+
+def holding(thing: str) -> tuple[Callable[..., Any], Callable[[], tuple[str, str]]]:
+    """How it is held, and the reason and author that stand; a job's author is in its timeline."""
+    job, pool = make_job(), make_pool()
+    row: Any
+    match thing:
+        case "queue":
+            return planner.hold_queue, lambda: (Queue.objects.get().hold_reason, Queue.objects.get().held_by)
+        case "owner":
+            row = OwnerQuota.objects
+            hold = partial(planner.hold_owner, username=job.owner.username)
+            return hold, lambda: (row.get().hold_reason, row.get().held_by)
+        case "pool":
+            row = Pool.objects
+            return partial(planner.hold_pool, name=pool.name), lambda: (row.get().disabled_reason, row.get().held_by)
+    hold = partial(planner.hold_job, job_id=job.id)
+    return hold, lambda: (Job.objects.get(pk=job.pk).hold_reason, told(job)[-1][1])
+
+
+@pytest.mark.parametrize("thing", HELD_THINGS)
+def test_the_newest_reason_of_a_hold_stands_with_its_author(thing: str) -> None:
+    first, second = make_user("operator"), make_user("operator")
+    hold, stands = holding(thing)
+    hold(first, reason="upgrade")
+    hold(second, reason="the upgrade failed")
+    assert stands() == ("the upgrade failed", second.email)
+
+
+@pytest.mark.parametrize("thing", HELD_THINGS)
+@pytest.mark.parametrize("again", ["", "upgrade"])
+def test_a_hold_that_says_nothing_new_changes_nothing(thing: str, again: str) -> None:
+    first, second = make_user("operator"), make_user("operator")
+    hold, stands = holding(thing)
+    hold(first, reason="upgrade")
+    hints = QueueMessage.objects.count()
+    hold(second, reason=again)
+    assert stands() == ("upgrade", first.email)
+    assert QueueMessage.objects.count() == hints
+
+
+def test_a_new_reason_of_a_held_job_is_in_its_timeline_and_gone_with_the_hold() -> None:
+    operator, job = make_user("operator"), make_job()
+    planner.hold_job(operator, job.id, reason="broken input")
+    planner.hold_job(operator, job.id, reason="broken model")
+    assert planner.resume_job(operator, job.id).hold_reason == ""
+    assert told(job) == [
+        ("held", operator.email, "broken input"),
+        ("held", operator.email, "broken model"),
+        ("resumed", operator.email, ""),
+    ]
+
+
 def test_a_resumed_owner_keeps_his_limits() -> None:
     operator, owner = make_user("operator"), make_user()
     OwnerQuota.objects.create(owner=owner, max_live=3)
@@ -119,9 +175,10 @@ def test_a_resumed_owner_keeps_his_limits() -> None:
 def test_a_held_pool_is_a_disabled_one() -> None:
     operator, pool = make_user("operator"), make_pool()
     held = planner.hold_pool(operator, pool.name, reason="firmware")
-    assert (held.is_enabled, held.disabled_reason) == (False, "firmware")
+    assert (held.is_enabled, held.disabled_reason, held.held_by) == (False, "firmware", operator.email)
+    assert held.held_at is not None
     resumed = planner.resume_pool(operator, pool.name)
-    assert (resumed.is_enabled, resumed.disabled_reason) == (True, "")
+    assert (resumed.is_enabled, resumed.disabled_reason, resumed.held_by, resumed.held_at) == (True, "", "", None)
 
 
 @pytest.mark.parametrize("name", ["nobody", "a\0b"])
@@ -146,6 +203,7 @@ def test_the_api_holds_and_resumes(operator: User) -> None:
     for path in ("/queue", f"/owners/{job.owner.username}", f"/pools/{pool.name}"):
         held = client.post(f"{path}/hold", {"reason": "upgrade"}).json()
         assert (held["object"], held["hold"], held["reason"]) == ("hold", True, "upgrade")
+        assert (held["heldBy"], held["heldAt"] != "0") == (operator.email, True)
         assert not client.post(f"{path}/resume", {}).json()["hold"]
     assert client.post(f"/jobs/{job.id}/hold", {}).json()["hold"]
     assert not client.post(f"/jobs/{job.id}/resume", {}).json()["hold"]
@@ -157,6 +215,33 @@ def test_everybody_is_told_that_the_queue_is_held_and_why(operator: User) -> Non
     planner.hold_queue(operator, reason="upgrade")
     answer = ApiClient(make_user()).get("/queue").json()
     assert (answer["hold"], answer["reason"], answer["heldBy"]) == (True, "upgrade", operator.email)
+
+
+def standing(client: ApiClient) -> list[tuple[str, str, str]]:
+    return [(hold["owner"], hold["pool"], hold["reason"]) for hold in client.get("/queue").json()["holds"]]
+
+
+def test_the_api_lists_all_holds_that_stand(operator: User) -> None:
+    client, owner, pool = ApiClient(operator), make_user(), make_pool()
+    make_pool()
+    assert standing(client) == []
+    planner.hold_owner(operator, owner.username, reason="over budget")
+    planner.hold_pool(operator, pool.name, reason="firmware")
+    planner.hold_queue(operator, reason="upgrade")
+    assert standing(client) == [("", "", "upgrade"), ("", pool.name, "firmware"), (owner.username, "", "over budget")]
+    planner.resume_queue(operator)
+    planner.resume_pool(operator, pool.name)
+    planner.resume_owner(operator, owner.username)
+    assert standing(client) == []
+
+
+def test_who_may_not_see_everybodys_jobs_is_told_of_no_hold_on_others(operator: User) -> None:
+    owner = make_user()
+    planner.hold_owner(operator, owner.username, reason="over budget")
+    assert standing(ApiClient(make_user())) == []
+    assert (
+        standing(ApiClient(owner)) == standing(ApiClient(make_user("viewer"))) == [(owner.username, "", "over budget")]
+    )
 
 
 def test_the_api_changes_a_priority_and_names_the_field_it_refuses(operator: User) -> None:

@@ -354,8 +354,19 @@ def test_a_refused_credential_disables_the_pool_and_observation_goes_on(simulate
     pool.refresh_from_db()
     assert not pool.is_enabled
     assert pool.disabled_reason
+    assert (pool.held_by, pool.held_at is not None) == ("", True)
     looked(pool)
     assert Provision.objects.get().observed_state == "ready"
+
+
+def test_a_refused_credential_leaves_an_operators_hold_as_it_is(simulated_server: SimulatedServer) -> None:
+    held = {"is_enabled": False, "disabled_reason": "firmware", "held_by": "oscar@example.org"}
+    pool = simulated_pool(simulated_server, **held)
+    created(simulated_server, awaited(pool))
+    simulated_server.add_rule(Rule("list", times=1, status=401))
+    looked(pool)
+    assert Pool.objects.values(*held).get() == held
+    assert Pool.objects.exclude(observe_error="").exists()
 
 
 # --- release ---

@@ -52,9 +52,10 @@ def test_a_job_that_is_over_waits_for_nothing(status: str) -> None:
     assert reason(make_job(status=status)) == ""
 
 
-def test_a_held_job_says_so() -> None:
+def test_a_held_job_says_so_and_why() -> None:
     make_pool()
     assert reason(make_job(hold=True)) == "Held by an operator."
+    assert reason(make_job(hold=True, hold_reason="Broken input.")) == "Held by an operator. Broken input."
 
 
 def test_no_pool_that_offers_the_accelerator_is_named() -> None:

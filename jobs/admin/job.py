@@ -158,7 +158,7 @@ class JobAdmin(SteeredAdmin):
                     ("endpoint", "completion_window", "input_file_id"),
                     ("model_id", "model", "template_name", "template_version"),
                     ("accelerator_type", "accelerator_count", "replicas"),
-                    ("priority", "hold", "queue_timeout_seconds", "idempotency_key"),
+                    ("priority", "hold", "hold_reason", "queue_timeout_seconds", "idempotency_key"),
                 )
             },
         ),

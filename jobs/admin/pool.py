@@ -16,8 +16,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from jobs import planner
-from jobs.admin.queue import LIMITS
-from jobs.admin.rows import NONE, moment
+from jobs.admin.queue import LIMITS, held
+from jobs.admin.rows import NONE, logged_in, moment
 from jobs.models import Pool, Provision
 from jobs.statuses import PROVISION_ENDED
 from jobs.statuses import ProvisionStatus as P
@@ -106,7 +106,8 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
     list_filter = ("is_enabled",)
     show_facets = admin.ShowFacets.NEVER
     fieldsets = (
-        (None, {"fields": ("name", "provider", "is_enabled", "disabled_reason", "priority", "price_per_hour")}),
+        (None, {"fields": ("name", "provider", "priority", "price_per_hour")}),
+        ("Hold", {"fields": ("is_enabled", "disabled_reason", "held_since")}),
         ("Offer", {"fields": ("accelerator_types", "options")}),
         ("Limits", {"fields": (*LIMITS, "ready_timeout_seconds", "time_to_ready")}),
         ("Observation", {"fields": ("observe_interval_seconds", "absence_confirm_seconds", "observed")}),
@@ -136,15 +137,14 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
 
     def get_readonly_fields(self, request: HttpRequest, obj: Pool | None = None) -> tuple[str, ...]:
         """The engine's columns always; where the provider is while something of ours is held there."""
-        fixed = ("observed", "time_to_ready", *CONTROL)
+        fixed = ("held_since", "observed", "time_to_ready", *CONTROL)
         return (*ADDRESS, *fixed) if obj is not None and _held(obj.pk).exists() else fixed
 
     def save_model(self, request: HttpRequest, obj: Pool, form: Any, change: bool) -> None:
         """Write what was edited and nothing else: the engine writes other columns of this row meanwhile."""
-        changed = list(form.changed_data)
-        if "is_enabled" in changed and obj.is_enabled and "disabled_reason" not in changed:
-            obj.disabled_reason = ""
-            changed.append("disabled_reason")
+        changed = {*form.changed_data}
+        if {"is_enabled", "disabled_reason"} & changed:
+            changed |= {*planner.mark_hold(obj, logged_in(request), obj.hold, obj.disabled_reason)}
         if change:
             obj.save(update_fields=changed)
         else:
@@ -176,6 +176,11 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
     def provisioning(self, pool: Any) -> str:
         """Not yet ready."""
         return f"{pool.starting} / {pool.max_provisioning}"
+
+    @admin.display(description="held")
+    def held_since(self, pool: Pool) -> str:
+        """By whom as well."""
+        return held(pool)
 
     @admin.display(description="last observed")
     def observed(self, pool: Pool) -> str:

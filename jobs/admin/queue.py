@@ -16,6 +16,11 @@ from jobs.models import OwnerQuota, Queue
 LIMITS = ("max_live", "max_provisioning", "max_live_accelerators", "max_provisioning_accelerators")
 
 
+def held(row: Any) -> str:
+    """Since when and by whom the queue, an owner or a pool is held."""
+    return f"{moment(row.held_at)} by {row.held_by or 'the planner'}" if row.hold else "no"
+
+
 class RulesAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
     """A hold and limits; who holds, and since when, is written by itself."""
 
@@ -28,11 +33,11 @@ class RulesAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' gener
     @admin.display(description="held")
     def held(self, rules: Any) -> str:
         """Since when and by whom."""
-        return f"{moment(rules.held_at)} by {rules.held_by}" if rules.hold else "no"
+        return held(rules)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """With the hold's author; the workers look again at once."""
-        if "hold" in form.changed_data or not obj.hold:
+        """With the author of a new hold or a new reason; the workers look again at once."""
+        if {"hold", "hold_reason"} & {*form.changed_data}:
             planner.mark_hold(obj, logged_in(request), obj.hold, obj.hold_reason)
         obj.save()
         planner.announce_change()

@@ -18,9 +18,9 @@ class QueueView(ApiView):
     """The queue as a whole."""
 
     def get(self, request: Request) -> Response:
-        """Whether it is held, since when, by whom and why."""
-        user_of(request)
-        return Response(wire.hold_json(planner.the_queue()))
+        """Whether it is held, since when, by whom and why; with all holds that stand, its own among them."""
+        holds = [wire.hold_json(row) for row in planner.standing_holds(user_of(request))]
+        return Response(wire.hold_json(planner.the_queue()) | {"holds": holds})
 
 
 class SteerView(ApiView):

@@ -102,23 +102,17 @@ def provision_json(provision: Provision, *, with_errors: bool) -> dict[str, Any]
     }
 
 
-def hold_json(rules: Queue | OwnerQuota) -> dict[str, Any]:
-    """A hold on the queue or on an owner."""
+def hold_json(row: Queue | OwnerQuota | Pool) -> dict[str, Any]:
+    """A hold on the queue, on an owner or on a pool."""
     return {
         "object": "hold",
-        "owner": rules.owner.username if isinstance(rules, OwnerQuota) else "",
-        "pool": "",
-        "hold": rules.hold,
-        "reason": rules.hold_reason,
-        "heldBy": rules.held_by,
-        "heldAt": unix(rules.held_at),
+        "owner": row.owner.username if isinstance(row, OwnerQuota) else "",
+        "pool": row.name if isinstance(row, Pool) else "",
+        "hold": row.hold,
+        "reason": row.hold_reason,
+        "heldBy": row.held_by,
+        "heldAt": unix(row.held_at),
     }
-
-
-def pool_hold_json(pool: Pool) -> dict[str, Any]:
-    """The same of a pool; who held it and when is in its reason, if anywhere."""
-    hold = {"hold": not pool.is_enabled, "reason": pool.disabled_reason, "heldBy": "", "heldAt": unix(None)}
-    return {"object": "hold", "owner": "", "pool": pool.name, **hold}
 
 
 def file_json(file: InputFile | ReadableFile) -> dict[str, Any]:

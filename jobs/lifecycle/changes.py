@@ -91,6 +91,11 @@ def released(now: datetime, message: str) -> Change:
     )
 
 
+def disabled(reason: str, now: datetime) -> dict[str, Any]:
+    """The columns of a pool that the planner holds: an operator's hold names the operator."""
+    return {"is_enabled": False, "disabled_reason": reason, "held_by": "", "held_at": now}
+
+
 def new_attempt(job: Job) -> dict[str, Any]:
     """The columns of a job whose next submission is another attempt; what the old batch did is in the timeline."""
     return {

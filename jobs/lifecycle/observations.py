@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from jobs.conf import times
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.lifecycle import due
-from jobs.lifecycle.changes import pause_after
+from jobs.lifecycle.changes import disabled, pause_after
 from jobs.lifecycle.claims import database_now
 from jobs.lifecycle.outcomes import resource_facts
 from jobs.lifecycle.writing import update_rows
@@ -103,8 +103,8 @@ def record_observation(observation: Observation, answer: dict[str, Resource] | U
 def _record_failure(pool: Pool, error: UpstreamError, now: datetime) -> None:
     failures = pool.observe_failures + 1
     columns: dict[str, Any] = {"observe_error": str(error), "observe_failures": failures}
-    if error.kind == UpstreamKind.INVALID_CREDENTIAL:
-        columns |= {"is_enabled": False, "disabled_reason": str(error)}
+    if error.kind == UpstreamKind.INVALID_CREDENTIAL and pool.is_enabled:
+        columns |= disabled(str(error), now)
     _end(pool, now, pause=pause_after(error, failures, times().retry_max), **columns)
 
 

@@ -12,6 +12,7 @@ from django.db import connection, models
 from django.db.models.functions import Coalesce, Least, Now
 
 from jobs.conf import times
+from jobs.lifecycle.changes import disabled
 from jobs.lifecycle.steps import Change, Event
 from jobs.models import BatchScan, Job, JobEvent, Pool, Provision
 from jobs.statuses import JOB_TRANSITIONS, PROVISION_TRANSITIONS, JobStatus, ProvisionStatus
@@ -145,8 +146,9 @@ def _write_pools(rows: Sequence[Row], now: datetime) -> None:
         columns = set()
         for change in told[pool.pk]:
             if change.pool_disabled and pool.is_enabled:
-                pool.is_enabled, pool.disabled_reason = False, change.pool_disabled
-                columns |= {"is_enabled", "disabled_reason"}
+                for name, value in disabled(change.pool_disabled, now).items():
+                    setattr(pool, name, value)
+                    columns.add(name)
             if change.pool_full_for is not None and _is_full(pool, change.pool_full_for, now):
                 columns.add("capacity_retry_at")
         pool.save(update_fields=columns)

@@ -107,6 +107,7 @@ class Job(models.Model):
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_by = models.CharField(max_length=254, blank=True)
     hold = models.BooleanField(default=False, help_text="Not admitted while set.")
+    hold_reason = models.TextField(blank=True)
     priority = models.PositiveSmallIntegerField(default=0, help_text="0 to 100; each point is worth some waiting.")
     ranked_at = models.DateTimeField(
         db_default=Now(),

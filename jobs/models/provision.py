@@ -37,7 +37,9 @@ class Pool(models.Model):
     priority = models.PositiveSmallIntegerField(default=0, help_text="Higher is tried first.")
     price_per_hour = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
     is_enabled = models.BooleanField(default=True, help_text="Off stops admissions here and nothing else.")
-    disabled_reason = models.TextField(blank=True)
+    disabled_reason = models.TextField(blank=True, help_text="Shown to everybody whose job waits for it.")
+    held_by = models.CharField(max_length=254, blank=True, editable=False, help_text="Empty: the planner.")
+    held_at = models.DateTimeField(null=True, blank=True, editable=False)
     capacity_retry_at = models.JSONField(
         default=dict, blank=True, help_text="Per accelerator type: not offered before `at` (unix seconds)."
     )
@@ -60,6 +62,16 @@ class Pool(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def hold(self) -> bool:
+        """Whether it is held, as the queue or an owner may be: a held pool is a disabled one."""
+        return not self.is_enabled
+
+    @property
+    def hold_reason(self) -> str:
+        """Why."""
+        return self.disabled_reason
 
 
 class Provision(models.Model):
