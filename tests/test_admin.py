@@ -286,6 +286,16 @@ def test_the_page_of_a_provision_shows_facts_and_their_age_but_no_secrets() -> N
     assert "<b>flaky" not in response.content.decode()
 
 
+def test_a_resource_that_the_last_listing_missed_reads_absent() -> None:
+    at = timezone.now()
+    gone = {"observed_state": "ready", "observed_at": at, "absent_since_at": at, "absence_confirmed_at": at}
+    provision = make_provision(status="released", released_at=at, **gone)
+    client = operator_client()
+    assert "Observed state: absent" in words(client.get(url(Provision, "change", provision.pk)))
+    assert "Observed absent, " in words(client.get(f"/jobs/{provision.job_id}"))
+    assert client.get(f"/api/v1/provisions/{provision.pk}").json()["observedState"] == "absent"
+
+
 # Asking: cancel and release
 
 

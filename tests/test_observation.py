@@ -214,6 +214,7 @@ def test_a_resource_that_shows_again_was_never_absent() -> None:
     told(pool, resource(provision.name, "pending"))
     provision.refresh_from_db()
     assert (provision.absent_since_at, provision.absence_confirmed_at) == (None, None)
+    assert provision.shown_state == "pending"
     told(pool)
     provision.refresh_from_db()
     assert provision.absence_confirmed_at is None
@@ -390,6 +391,7 @@ def test_a_release_is_over_only_when_two_listings_miss_the_resource(simulated_se
     assert claimed().claims == []
     provision.refresh_from_db()
     assert (provision.status, provision.released_at is not None, provision.due_at) == ("released", True, None)
+    assert provision.shown_state == "absent", "as last observed, which is when it was released"
 
 
 def test_a_resource_that_is_slow_to_go_is_no_failing_release(simulated_server: SimulatedServer) -> None:

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from jobs import planner
-from jobs.admin.rows import ago, label, moment, pretty
+from jobs.admin.rows import NONE, ago, label, moment, pretty
 from jobs.admin.steering import SteeredAdmin, Steering
 from jobs.models import Provision
 from jobs.statuses import LIVE, PROVISION_ENDED, PROVISION_HELD, PROVISION_LIVE, ProvisionStatus
@@ -92,11 +92,20 @@ class ProvisionAdmin(SteeredAdmin):
     search_fields = ("name__startswith", "job_id__exact", "pool__name__exact")
     search_help_text = "Beginning of its name, a whole job id, or a pool's name."
     ordering = ("-requested_at", "-id")
-    readonly_fields = ("state", "observed", "deadline", "expires", "next_look", "spec_json", "detail_json")
+    readonly_fields = (
+        "state",
+        "shown_state",
+        "observed",
+        "deadline",
+        "expires",
+        "next_look",
+        "spec_json",
+        "detail_json",
+    )
     fieldsets = (
         (None, {"fields": ("name", "state", "job", "pool", "attempt", "region", "next_look")}),
         ("Trouble", {"fields": (("last_error_code", "last_error_at", "retry_count"), "last_error")}),
-        ("As observed", {"fields": ("observed_state", "observed", "external_ids", "detail_json")}),
+        ("As observed", {"fields": ("shown_state", "observed", "external_ids", "detail_json")}),
         ("Asked for", {"fields": ("deadline", "expires", "spec_json")}),
         (
             "Times",
@@ -127,6 +136,11 @@ class ProvisionAdmin(SteeredAdmin):
     def requested(self, provision: Provision) -> SafeString | str:
         """When its row was written, before anything was created."""
         return ago(provision.requested_at)
+
+    @admin.display(description="observed state")
+    def shown_state(self, provision: Provision) -> str:
+        """What that look told."""
+        return provision.shown_state or NONE
 
     @admin.display(description="last observed")
     def observed(self, provision: Provision) -> SafeString | str:

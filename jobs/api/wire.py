@@ -84,7 +84,7 @@ def provision_json(provision: Provision, *, with_errors: bool) -> dict[str, Any]
         "status": provision.status,
         "region": provision.region,
         "externalIds": provision.external_ids,
-        "observedState": provision.observed_state,
+        "observedState": provision.shown_state,
         "errorCode": provision.last_error_code,
         "errorMessage": provision.last_error if with_errors else "",
         "releaseRequestedBy": provision.release_requested_by,

@@ -183,6 +183,11 @@ class Provision(models.Model):
         return self.name
 
     @property
+    def shown_state(self) -> str:
+        """What people are shown of the last look: `absent` if it missed the resource, else what the provider said."""
+        return self.observed_state if self.absent_since_at is None else "absent"
+
+    @property
     def is_release_failing(self) -> bool:
         """Whether the last thing the provider said is that it did not take the delete."""
         return (
