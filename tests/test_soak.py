@@ -406,6 +406,18 @@ def test_a_database_killed_just_before_the_end_is_started_again(monkeypatch: pyt
     assert (postgres.starts, chaos.kills.total()) == (1, 1)
 
 
+def test_what_was_put_off_past_the_end_is_counted_as_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    chaos = Chaos(SimpleNamespace(postgres=DyingPostgres(), services={}), Watch(""), {}, [])  # type: ignore[arg-type]
+    actions = [Action(0, "kill", "postgres by SIGKILL"), Action(0, "stop", "worker"), Action(0, "stop", "worker")]
+    monkeypatch.setattr(chaos, "_is_recovering", lambda: True)  # nothing goes down in its turn
+    monkeypatch.setattr(chaos, "_is_done", lambda action: not chaos.stops)  # and the second stop finds no victim
+    for action in actions:
+        chaos.do(action)
+    chaos.heal()
+    assert (chaos.kills, chaos.stops) == (Counter(), Counter({"worker": 1}))
+    assert chaos.missed == Counter({"kill postgres by SIGKILL": 1, "stop worker": 1})
+
+
 def test_whole_parts_go_down_in_turn_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     planner: Any = SimpleNamespace(postgres=DyingPostgres(), services={})
     chaos = Chaos(planner, Watch(""), {}, [])

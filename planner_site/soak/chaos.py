@@ -53,7 +53,7 @@ class Chaos:
         self.kills: Counter[str] = Counter()
         self.stops: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
-        self.missed: Counter[str] = Counter()  # no victim in time
+        self.missed: Counter[str] = Counter()  # asked for and not done, or not yet
         self.restarts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
@@ -64,6 +64,7 @@ class Chaos:
 
     def do(self, action: Action) -> None:
         """Carry out one action in its turn, or try again in a moment if there is no victim."""
+        self.missed[_named(action)] += 1
         self._wait_or_try(action, time.monotonic() + _TURN_SECONDS)
 
     def tick(self) -> None:
@@ -118,11 +119,10 @@ class Chaos:
     def _try(self, action: Action, tries: int) -> None:
         if self._is_done(action):
             {"kill": self.kills, "stop": self.stops, "fault": self.faults}[action.verb][action.what] += 1
+            self.missed -= Counter([_named(action)])
         elif tries < _TRIES:
             elsewhere = replace(action, host=(action.host + 1) % len(HOSTS))  # perhaps its host is down
             self._soon(_TRY_AGAIN_SECONDS, partial(self._try, elsewhere, tries + 1))
-        else:
-            self.missed[f"{action.verb} {action.what}"] += 1
 
     def _is_done(self, action: Action) -> bool:
         if action.verb == "fault":
@@ -294,6 +294,10 @@ class Chaos:
 
 
 _PARTS = {"web": WEB, "provider": PROVIDER, "mds": MDS}
+
+
+def _named(action: Action) -> str:
+    return f"{action.verb} {action.what}"
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> None:
