@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus
 from jobs.tasks import run_pass
 from jobs.testing.fake_mds import FakeMds
+from planner_site import postgres
 from planner_site.seed import SeedRefused, load
 from planner_site.soak.evidence import events_found, jobs_found
 from planner_site.soak.verdict import illegal_histories
@@ -71,6 +73,17 @@ def test_a_pass_goes_over_it(
     created = {held.job_id for held in simulated_server.live()}
     assert created & due, "what was requested is created"
     assert created & waiting, "there is room in the pools, so what waits is admitted"
+
+
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_it_says_how_to_look_at_the_rows_and_how_to_end_a_database_it_has_started(
+    is_embedded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres.url("dev") if is_embedded else "postgresql://db.example.org/planner")
+    said = StringIO()
+    call_command("seed", rows=1, stdout=said)
+    assert "PLANNER_AUTH_MODE=dev .venv/bin/python manage.py runserver" in said.getvalue()
+    assert ("make stop" in said.getvalue()) == is_embedded
 
 
 def test_it_replaces_what_was_seeded_before(database: psycopg.Connection[Any]) -> None:

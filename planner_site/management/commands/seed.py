@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from planner_site import postgres
 from planner_site.seed import SeedRefused, load
 
 ROWS = 1_000_000
+LOOK = "DJANGO_DEBUG=1 PLANNER_AUTH_MODE=dev .venv/bin/python manage.py runserver"
 
 
 class Command(BaseCommand):
@@ -31,3 +34,7 @@ class Command(BaseCommand):
             load(options["rows"], say=self.stdout.write)
         except SeedRefused as refused:
             raise CommandError(str(refused)) from refused
+        if os.environ.get("DATABASE_URL") == postgres.url("dev"):
+            self.stdout.write(f"To look at them:  {LOOK}\nThe database goes on running; `make stop` ends it.")
+        else:
+            self.stdout.write(f"To look at them, with the same DATABASE_URL:  {LOOK}")
