@@ -71,9 +71,11 @@ def check(request: JobRequest) -> CheckedRequest:
     if not input_file_id:
         raise InvalidRequest("input_dataset", "is required")
     endpoint = check_text("endpoint", request.endpoint, 64)
+    if not endpoint:
+        raise InvalidRequest("endpoint", "is required")
     if endpoint not in conf.ENDPOINTS:
         raise InvalidRequest("endpoint", f"{_shown(endpoint)} is not one of {', '.join(conf.ENDPOINTS)}")
-    replicas = 1 if request.replicas in (None, 0, "0") else request.replicas
+    is_given = isinstance(request.replicas, bool) or request.replicas not in (None, 0, "0")  # False equals 0
     window, window_seconds = check_window(request.completion_window)
     template_name = check_text("model_template_name", request.template_name, 255)
     template_version = check_text("model_template_version", request.template_version, 64)
@@ -90,7 +92,7 @@ def check(request: JobRequest) -> CheckedRequest:
         model_id=check_text("model_id", request.model_id, 255),
         template_name=template_name,
         template_version=template_version,
-        replicas=_integer("resource_request.replicas", replicas, 1, conf.MAX_REPLICAS),
+        replicas=_integer("resource_request.replicas", request.replicas, 1, conf.MAX_REPLICAS) if is_given else 1,
         provider_config=_provider_config(request.provider_config),
         client=_client(request.client),
         queue_timeout_seconds=None

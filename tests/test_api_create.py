@@ -138,6 +138,9 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("resource_request.replicas", {"resource_request": {"replicas": 1.5}}),
     ("resource_request.replicas", {"resource_request": {"replicas": "many"}}),
     ("resource_request.replicas", {"resource_request": {"replicas": True}}),
+    ("resource_request.replicas", {"resource_request": {"replicas": []}}),
+    ("resource_request.replicas", {"resource_request": {"replicas": False}}),
+    ("resource_request.provider_config", {"resource_request": {"provider_config": []}}),
     ("resource_request.provider_config", {"resource_request": {"provider_config": "2h"}}),
     ("client", {"client": "fast"}),
     ("client.max_concurrency", {"client": {"max_concurrency": 0}}),
@@ -156,6 +159,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("metadata", {"metadata": {"n": 1}}),
     ("metadata", {"metadata": {f"k{n}": "v" for n in range(17)}}),
     ("metadata", {"metadata": "x"}),
+    ("metadata", {"metadata": []}),
     ("queue_timeout_seconds", {"queue_timeout_seconds": 0}),
 ]
 

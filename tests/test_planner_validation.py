@@ -59,7 +59,7 @@ def test_a_refused_window_is_named() -> None:
 
 
 def test_an_endpoint_is_required_and_the_known_ones_are_listed() -> None:
-    assert refusal(endpoint="").field == "endpoint"
+    assert str(refusal(endpoint="")) == "endpoint: is required"
     assert "/v1/rerank" in str(refusal(endpoint="/v1/responses"))
 
 
@@ -72,7 +72,7 @@ def test_replicas_default_to_one_and_may_come_as_strings(given: Any, kept: int) 
     assert checked(replicas=given).replicas == kept
 
 
-@pytest.mark.parametrize("replicas", [-1, 1025, 1.5, "many", True, [1]])
+@pytest.mark.parametrize("replicas", [-1, 1025, 1.5, "many", True, False, "", [1], [], {}])
 def test_replicas_out_of_bounds_are_refused(replicas: Any) -> None:
     assert refusal(replicas=replicas).field == "resource_request.replicas"
 

@@ -36,6 +36,11 @@ class Body:
         value = self._value.get(name)
         return self._value.get(_camel(name)) if value is None else value
 
+    def given(self, name: str, default: Any) -> Any:
+        """The same, or the default if absent; other empty values are given ones."""
+        value = self.get(name)
+        return default if value is None else value
+
     def text(self, name: str) -> str:
         """A string, "" if absent."""
         value = self.get(name)
@@ -65,12 +70,12 @@ def job_request(data: Any) -> JobRequest:
         endpoint=body.text("endpoint"),
         completion_window=body.text("completion_window"),
         name=body.text("name"),
-        metadata=body.get("metadata") or {},
+        metadata=body.given("metadata", {}),
         model_id=body.text("model_id"),
         template_name=body.text("model_template_name"),
         template_version=body.text("model_template_version"),
-        replicas=resources.get("replicas") or 0,
-        provider_config=resources.get("provider_config") or {},
+        replicas=resources.given("replicas", 0),
+        provider_config=resources.given("provider_config", {}),
         client=_client(body),
         queue_timeout_seconds=body.get("queue_timeout_seconds"),
     )
