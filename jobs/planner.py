@@ -123,7 +123,7 @@ def cancel(user: User, job_id: str, *, reason: str = "") -> Job:
     with transaction.atomic():
         job = get_job(user, job_id)
         if not can_cancel(user, job):
-            raise Forbidden("only the job owner can cancel this job")
+            raise Forbidden("only the job owner or an operator can cancel this job")
         is_changed = Job.objects.filter(pk=job.pk, status__in=sorted(LIVE), cancel_requested_at__isnull=True).update(
             cancel_requested_at=Now(),
             cancel_requested_by=actor_name(user),

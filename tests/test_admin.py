@@ -296,6 +296,18 @@ def test_a_resource_that_the_last_listing_missed_reads_absent() -> None:
     assert client.get(f"/api/v1/provisions/{provision.pk}").json()["observedState"] == "absent"
 
 
+def test_what_is_over_has_no_next_action_and_no_deadline() -> None:
+    later = timezone.now() + timedelta(hours=1)
+    job = make_job(status="completed", deadline_at=later)
+    ended = {"status": "released", "released_at": timezone.now(), "expires_at": later}
+    provision = make_provision(job, ready_at=timezone.now(), **ended)
+    client = operator_client()
+    told = words(client.get(url(Job, "change", job.pk)))
+    assert "Next action: - Deadline: -" in told
+    assert "Next action: -" in (told := words(client.get(url(Provision, "change", provision.pk))))
+    assert "Ends by itself: -" in told
+
+
 # Asking: cancel and release
 
 

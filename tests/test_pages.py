@@ -167,9 +167,11 @@ def test_the_filter_finds_exactly_the_jobs_shown_with_a_status(status: JobStatus
     assert set(re.findall(r'href="/jobs/(job_[^"/]+)"', listed)) == found
 
 
-def test_a_status_nobody_knows_filters_nothing() -> None:
+def test_a_status_that_there_is_not_is_said_not_to_be_and_shows_no_job() -> None:
     job = make_job()
-    assert job.pk in signed_in(job.owner).get("/jobs/?status=planned").content.decode()
+    html = signed_in(job.owner).get("/jobs/?status=<planned>").content.decode()
+    assert "There is no status “&lt;planned&gt;”" in html
+    assert job.pk not in html
 
 
 def test_the_search_goes_by_the_beginning_of_name_or_id() -> None:

@@ -192,6 +192,8 @@ class JobAdmin(SteeredAdmin):
     @admin.display(description="next action")
     def next_look(self, job: Job) -> str:
         """When the engine looks at it again by itself."""
+        if job.is_terminal:
+            return NONE
         if job.lease_expires_at is not None:
             return f"in a worker's hands, at most until {moment(job.lease_expires_at)}"
         return moment(job.due_at) if job.due_at else "when there is news, or room in a pool"
@@ -214,8 +216,8 @@ class JobAdmin(SteeredAdmin):
 
     @admin.display(description="deadline")
     def deadline(self, job: Job) -> str:
-        """When it expires."""
-        return moment(job.deadline_at)
+        """When it expires, or did."""
+        return moment(job.deadline_at) if job.has_deadline else NONE
 
     @admin.display(description="batch last seen")
     def seen(self, job: Job) -> str:

@@ -155,11 +155,13 @@ class ProvisionAdmin(SteeredAdmin):
     @admin.display(description="ends by itself")
     def expires(self, provision: Provision) -> str:
         """What the provider was told."""
-        return moment(provision.expires_at)
+        return NONE if provision.status in PROVISION_ENDED else moment(provision.expires_at)
 
     @admin.display(description="next action")
     def next_look(self, provision: Provision) -> str:
         """Until it is being released, its job's next action is its own."""
+        if provision.status in PROVISION_ENDED:
+            return NONE
         if provision.lease_expires_at is not None:
             return f"in a worker's hands, at most until {moment(provision.lease_expires_at)}"
         return moment(provision.due_at) if provision.due_at else "with its job"

@@ -204,6 +204,11 @@ class Job(models.Model):
         return self.status in TERMINAL
 
     @property
+    def has_deadline(self) -> bool:
+        """Whether a deadline is before it, or was what ended it."""
+        return self.deadline_at is not None and (not self.is_terminal or self.status == JobStatus.EXPIRED)
+
+    @property
     def in_status_since(self) -> datetime | None:
         """The same as `statuses.IN_STATUS_SINCE`; None where a row was made by hand."""
         if self.status == JobStatus.PENDING:

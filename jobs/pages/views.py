@@ -24,8 +24,9 @@ def job_list(request: HttpRequest, user: User) -> HttpResponse:
     """The jobs this user may see, newest first."""
     status, search = _given(request, "status"), _given(request, "q")
     jobs = planner.visible_jobs(user)
-    if status in JobStatus.values:
-        jobs = jobs.filter(shown_as(status))
+    is_known = status in JobStatus.values
+    if status:
+        jobs = jobs.filter(shown_as(status)) if is_known else jobs.none()
     if search:
         jobs = jobs.filter(Q(pk__startswith=search) | Q(pk__startswith=f"job_{search}") | Q(name__istartswith=search))
     page = show.page_of(jobs, older_than=_given(request, "older_than"), newer_than=_given(request, "newer_than"))
@@ -33,6 +34,7 @@ def job_list(request: HttpRequest, user: User) -> HttpResponse:
         "rows": show.job_rows(page.jobs),
         "page": page,
         "status": status,
+        "is_known": is_known,
         "search": search,
         "statuses": JobStatus.values,
         "shows_owner": user.has_perm("jobs.view_all_jobs"),
