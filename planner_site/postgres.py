@@ -206,7 +206,7 @@ class EmbeddedServer:
                 if self.pid() is None or time.monotonic() > deadline:
                     raise EmbeddedServerError(
                         f"The embedded PostgreSQL does not answer ({_one_line(error)}): see {self.log}; "
-                        f"`python -m planner_site.postgres stop {self.purpose}` ends it."
+                        f"`.venv/bin/python -m planner_site.postgres stop {self.purpose}` ends it."
                     ) from error
                 time.sleep(_POLL_SECONDS)
             else:
