@@ -463,3 +463,14 @@ def test_batches_without_a_time_do_not_end_the_scan() -> None:
     read(replace(ours(job, "b9", attempt=7), created_at=None), has_more=True)
     job.refresh_from_db()
     assert (job.attempt, scan().began_at is not None) == (1, True)
+
+
+def test_a_job_that_the_scan_ends_is_not_claimed_again() -> None:
+    job = doubtful(status="cancelling", cancel_requested_at=long_ago(), due_at=long_ago())
+    settled_long_ago()
+    read(has_more=False)
+    job.refresh_from_db()
+    version = job.version
+    claimed()
+    job.refresh_from_db()
+    assert (job.status, job.due_at, job.version) == ("cancelled", None, version)

@@ -51,7 +51,7 @@ def end_job(
     source: JobEvent.Source = JobEvent.Source.PLANNER,
 ) -> Change:
     """To a terminal status; its resource, if it has one, begins a release of its own."""
-    columns: dict[str, Any] = dict(NO_ERROR)
+    columns: dict[str, Any] = {"due_at": None, **NO_ERROR}  # whoever ends it: nobody looks at it again
     if status != JobStatus.COMPLETED and reason != "cancelled":
         columns |= {"error_code": reason, "error_message": message}
     if stage is not None:
