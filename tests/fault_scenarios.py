@@ -138,6 +138,7 @@ def a_create_that_came_too_late(world: World) -> None:
     """Its worker stands still just before it leaves, and comes back when the job is long cancelled."""
     world.sweeps = True  # the worker's own undo is tried once
     world.plan("create: provider.create", "stop before")
+    world.mds.run_seconds = UNTIL_STOPPED
     _enqueue(world)
     world.until(world.is_somebody_standing)
     _cancel(world)

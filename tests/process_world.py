@@ -118,19 +118,20 @@ class ProcessWorld:
         """Wait until nothing is left to do; then whoever stands still goes on, too late to change anything."""
         self.until(is_quiet if self.is_somebody_standing() else self._is_quiet)
         self.mds.run_seconds = UNTIL_STOPPED  # whatever is made now is made too late
-        for pid in self._stopped():
+        while stopped := self._stopped():
             before = rows()
-            self._let_go(pid)
+            self._let_go(stopped[0])
             self.until(self._is_quiet)
             assert rows() == before, "it came back and changed a row"
 
     def _let_go(self, pid: int) -> None:
-        """Return when its pass, if it was in one, is over."""
+        """Return when its pass, if it was in one, is over, or when it stands still again."""
         in_a_pass = Worker.objects.filter(pid=pid)
         passes = in_a_pass.values_list("passes", flat=True).first()
         self._processes.faults.let_go(pid)
         if passes is not None:
-            eventually(lambda: pid not in parents() or in_a_pass.filter(passes__gt=passes).exists(), _PATIENCE)
+            later = in_a_pass.filter(passes__gt=passes)
+            eventually(lambda: pid not in parents() or pid in self._stopped() or later.exists(), _PATIENCE)
 
     def _is_quiet(self) -> bool:
         return is_quiet() and not self.mds.running() and not self.provider.live()

@@ -19,9 +19,14 @@ def check_quiescent(provider: SimulatedServer, mds: FakeMds) -> None:
 
     Fails with all that is wrong (G1 to G4). Jobs are expected to have begun as `pending`.
     """
-    wrong = [*_unfinished(), *_held(provider), *_miscounted(mds)]
-    wrong += illegal_histories(jobs_found().values(), events_found())
+    wrong = problems(provider, mds)
     assert not wrong, "\n".join(wrong)
+
+
+def problems(provider: SimulatedServer, mds: FakeMds) -> list[str]:
+    """All that is wrong."""
+    wrong = [*_unfinished(), *_held(provider), *_miscounted(mds)]
+    return wrong + list(illegal_histories(jobs_found().values(), events_found()))
 
 
 def _unfinished() -> Iterator[str]:
