@@ -142,7 +142,10 @@ class _Pass:
         if not self.is_ending and now - self._admitted_at >= times().safety_net / 10:
             self._admitted_at = now
             admitted = admission(self._free(), self.send_hint)
+            is_started = bool(admitted.claims)
             self._start(admitted)
+            if is_started and not self.finished:
+                return admitted  # their answers come in a moment, and are recorded with what else is due by then
         taken = self._record(self._free())
         if taken.is_moved:
             self._admitted_at = float("-inf")  # there may be room in a pool again
