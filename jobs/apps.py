@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.core.checks import register
+from django.db.models.expressions import OrderBy
+from django.db.models.functions import Collate
+from django.db.models.indexes import IndexExpression
 from django.db.models.signals import post_migrate
 
 
@@ -17,11 +20,15 @@ class JobsConfig(AppConfig):
     def ready(self) -> None:
         """Connect what runs after a migrate; nothing here touches the database."""
         # `auth` and its models can be imported only once all apps are loaded
+        from django.contrib.postgres.indexes import OpClass
+
         from jobs.checks import check_settings
         from jobs.first_pool import create_first_pool
         from jobs.roles import create_roles
         from jobs.schedules import create_schedules
 
+        # What django.contrib.postgres does when installed, without the queries it makes on each new connection.
+        IndexExpression.register_wrappers(OrderBy, OpClass, Collate)
         register(check_settings)
         post_migrate.connect(create_roles, sender=self, dispatch_uid="jobs.create_roles")
         post_migrate.connect(create_first_pool, sender=self, dispatch_uid="jobs.create_first_pool")

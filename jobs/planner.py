@@ -44,18 +44,21 @@ from jobs.holds import (
     standing_holds,
 )
 from jobs.limits import the_queue
+from jobs.listing import JobFilter, find_jobs, job_filter
 from jobs.models import InputFile, Job, JobEvent, Provision
 from jobs.statuses import LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
 from jobs.validation import CheckedRequest, JobRequest, check, check_text
 from jobs.waiting import Waiting, oldest_in_status, waiting_for, waiting_for_each
 
 __all__ = [
+    "JobFilter",
     "JobRequest",
     "Waiting",
     "announce_change",
     "can_cancel",
     "cancel",
     "enqueue",
+    "find_jobs",
     "get_job",
     "get_provision",
     "hold_admission",
@@ -63,6 +66,7 @@ __all__ = [
     "hold_owner",
     "hold_pool",
     "hold_queue",
+    "job_filter",
     "mark_hold",
     "oldest_in_status",
     "prioritise",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +22,7 @@ from jobs.models.job import MAX_PRIORITY
 from jobs.queueing import FairShareQueue, FifoQueue, Merged, PriorityQueue, QueuePolicy, waiting_queues
 from jobs.statuses import TERMINAL, JobStatus
 from tests.factories import make_file, make_job, make_template, make_user
+from tests.plans import explained
 from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
@@ -186,42 +186,8 @@ def test_the_backlog_is_not_read(order: type[QueuePolicy]) -> None:
     with explained() as plans:
         assert len(merged(order(), 40)) == 40
     assert plans
-    assert [plan for plan in plans if "Seq Scan" in plan.nodes] == []
-    assert sum(plan.rows for plan in plans) <= 4 * (40 + 10), plans
-
-
-@dataclass
-class Plan:
-    """What one query did."""
-
-    sql: str
-    nodes: set[str] = field(default_factory=set)
-    rows: float = 0  # read from tables and indexes
-
-    def add(self, node: dict[str, Any]) -> None:
-        """One node and what is below it."""
-        self.nodes.add(node["Node Type"])
-        if "Relation Name" in node:
-            self.rows += node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
-        for below in node.get("Plans", []):
-            self.add(below)
-
-
-@contextmanager
-def explained() -> Iterator[list[Plan]]:
-    """The plans of the queries on jobs meanwhile, as they ran."""
-    plans: list[Plan] = []
-
-    def explain(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if "jobs_job" in sql and not sql.startswith("EXPLAIN"):
-            with connection.cursor() as cursor:
-                cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + sql, params)
-                plans.append(Plan(sql))
-                plans[-1].add(cursor.fetchone()[0][0]["Plan"])
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(explain):
-        yield plans
+    assert [plan for plan in plans if plan.read_whole] == []
+    assert sum(plan.rows.total() for plan in plans) <= 4 * (40 + 10), plans
 
 
 def test_an_unknown_policy_is_refused_by_the_checks_and_a_known_one_is_made(settings: Any) -> None:

@@ -19,14 +19,14 @@ class JobsView(ApiView):
     """All jobs one may see."""
 
     def get(self, request: Request) -> Response:
-        """One page, newest first."""
-        visible = planner.visible_jobs(user_of(request))
-        status = request.query_params.get("status")
+        """One page of what the query asks for, newest first."""
+        user, query = user_of(request), request.query_params
+        wanted = planner.job_filter(query, shown=jobs_shown_as(query.get("status", "")))
         found = page(
-            visible.filter(jobs_shown_as(status)) if status else visible,
-            among=visible,
+            planner.find_jobs(user, wanted),
+            among=planner.visible_jobs(user),
             by="accepted_at",
-            after=request.query_params.get("after", ""),
+            after=query.get("after", ""),
             limit=read_limit(request),
         )
         return Response({"jobs": wire.job_list_json(found.rows), **found.edges()})

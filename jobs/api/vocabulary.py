@@ -44,7 +44,9 @@ def job_word(status: str, failure_stage: str) -> str:
 
 
 def jobs_shown_as(word: str) -> Q:
-    """The jobs a word stands for, in the vocabulary in force."""
+    """The jobs a word stands for, in the vocabulary in force; all of them without a word."""
+    if not word:
+        return Q()
     meanings = _meanings()
     if word not in meanings:
         raise InvalidRequest("status", f"must be one of {', '.join(meanings)}")

@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import ClassVar
 
 from django.conf import settings
+from django.contrib.postgres.indexes import OpClass
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Coalesce, Now
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce, Now, Upper
 
-from jobs.statuses import JOB_BULKHEAD, TERMINAL, FailureStage, JobStatus, shown_status
+from jobs.statuses import IS_CANCELLING, JOB_BULKHEAD, TERMINAL, FailureStage, JobStatus, shown_status
 
 MAX_PRIORITY = 100
 # What stands in the queue: a held job is in nobody's way.
@@ -27,7 +28,8 @@ class Job(models.Model):
     """One batch-inference job: the request frozen at accept, where it is, and when to look at it next."""
 
     id = models.CharField(primary_key=True, max_length=64, default=new_job_id, editable=False)
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="jobs")
+    # The indexes of their lists begin with these two, and serve everything else that one of their own would.
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="jobs", db_index=False)
     created_by = models.CharField(max_length=254, help_text="The owner's e-mail or name as shown at accept.")
     name = models.CharField(max_length=255, blank=True)
 
@@ -56,7 +58,9 @@ class Job(models.Model):
     failure_stage = models.CharField(max_length=16, choices=FailureStage.choices, blank=True)
     error_code = models.CharField(max_length=64, blank=True)
     error_message = models.TextField(blank=True)
-    pool = models.ForeignKey("Pool", null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")
+    pool = models.ForeignKey(
+        "Pool", null=True, blank=True, on_delete=models.PROTECT, related_name="jobs", db_index=False
+    )
     provision = models.ForeignKey(
         "Provision",
         null=True,
@@ -153,10 +157,20 @@ class Job(models.Model):
             models.UniqueConstraint(fields=["owner", "idempotency_key"], name="job_idempotency_key"),
         ]
         indexes: ClassVar = [
-            # lists, newest first: everybody's, and one owner's
+            # lists, newest first: everybody's, and one owner's, and so on; each filter of a list has one of these
             models.Index(fields=["-accepted_at", "-id"], name="job_list"),
             models.Index(fields=["owner", "-accepted_at", "-id"], name="job_owner_list"),
             models.Index(fields=["status", "-accepted_at", "-id"], name="job_status_list"),
+            models.Index(fields=["-accepted_at", "-id"], name="job_cancelling_list", condition=IS_CANCELLING),
+            models.Index(fields=["pool", "-accepted_at", "-id"], name="job_pool_list"),
+            models.Index(
+                OpClass(Upper("model"), name="text_pattern_ops"),
+                F("accepted_at").desc(),
+                F("id").desc(),
+                name="job_model_list",
+            ),
+            # the search of lists, with the one before it and that of the primary key
+            models.Index(OpClass(Upper("name"), name="text_pattern_ops"), name="job_name_prefix"),
             # admission: each owner's own queue within a class, in either order; and when an owner last had a turn
             models.Index(fields=["queue_class", "owner", "accepted_at", "id"], name="job_queue", condition=QUEUED),
             models.Index(fields=["queue_class", "owner", "ranked_at", "id"], name="job_queue_ranked", condition=QUEUED),

@@ -23,12 +23,9 @@ from jobs.statuses import PROVISION_ENDED, JobStatus, shown_as
 def job_list(request: HttpRequest, user: User) -> HttpResponse:
     """The jobs this user may see, newest first."""
     status, search = _given(request, "status"), _given(request, "q")
-    jobs = planner.visible_jobs(user)
     is_known = status in JobStatus.values
-    if status:
-        jobs = jobs.filter(shown_as(status)) if is_known else jobs.none()
-    if search:
-        jobs = jobs.filter(Q(pk__startswith=search) | Q(pk__startswith=f"job_{search}") | Q(name__istartswith=search))
+    shown = (shown_as(status) if is_known else Q(pk__in=[])) if status else Q()
+    jobs = planner.find_jobs(user, planner.JobFilter(shown=shown, search=search))
     page = show.page_of(jobs, older_than=_given(request, "older_than"), newer_than=_given(request, "newer_than"))
     context = {
         "rows": show.job_rows(page.jobs),

@@ -1,0 +1,102 @@
+"""What a filtered page costs at size: the rows that PostgreSQL reads for it, told by its own plans."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+
+from jobs.models import Job
+from tests.api_client import ApiClient, api
+from tests.factories import make_job, make_pool, make_user
+from tests.plans import explained
+
+pytestmark = pytest.mark.django_db
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+MANY, FEW, LIMIT = 6000, 60, 20
+
+
+@pytest.fixture
+def viewer() -> ApiClient:
+    """Many jobs; the oldest few are like no others, so that whoever reads from the newest on reads them all."""
+    rare = make_job(
+        make_user(username="alice"),
+        id=f"job_0badcafe-{uuid.uuid4()}",
+        name="Special",
+        model="meta/rare",
+        pool=make_pool(provider="closed-down"),
+        status="in_progress",
+        cancel_requested_at=NOON,
+        accepted_at=NOON,
+    )
+    usual = make_job(name="nightly", model="qwen/small", pool=make_pool(), accepted_at=NOON + timedelta(hours=1))
+    repeat(rare, FEW)
+    repeat(usual, MANY)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE jobs_job")
+    return api("viewer")
+
+
+def repeat(job: Job, times: int) -> None:
+    """Copies of a row, one a second; as the ORM they would take longer than the test."""
+    columns = {field.column: f'"{field.column}"' for field in Job._meta.concrete_fields if not field.generated}
+    changed = {
+        "id": "id || '-' || n",
+        "accepted_at": "accepted_at + n * interval '1 s'",
+        "template_spec": "jsonb_build_object('padding', repeat('x', 400))",  # rows are as wide
+    }
+    selected = ", ".join((columns | changed).values())
+    source = f"SELECT {selected} FROM jobs_job, generate_series(1, %s) n WHERE id = %s"  # noqa: S608 - our own columns
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO jobs_job ({', '.join(columns.values())}) {source}", [times, job.pk])
+
+
+QUERIES: list[dict[str, Any]] = [
+    {},
+    {"search": "nightly"},
+    {"search": "special"},
+    {"search": "0badcafe"},
+    {"search": "META/"},
+    {"search": "nothing like it"},
+    {"created_by": "alice"},
+    {"model": "meta/rare"},
+    {"model": "qwen/small"},
+    {"provider": "closed-down"},
+    {"provider": "simulated"},
+    {"status": "in_progress"},
+    {"status": "cancelling"},
+    {"created_before": str(int(NOON.timestamp()) + FEW)},
+    {"created_by": "alice", "status": "in_progress", "search": "special", "model": "meta/rare"},
+    {"model": "meta/rare", "provider": "closed-down", "created_after": str(int(NOON.timestamp()))},
+    {"status": "pending", "model": "meta/rare"},
+]
+
+
+def assert_is_cheap(client: ApiClient, **query: Any) -> dict[str, Any]:
+    """The page, for which no more was read than a few times what it could show."""
+    with explained() as plans:
+        page: dict[str, Any] = client.get("/jobs", limit=LIMIT, **query).json()
+    lists = [plan for plan in plans if f"LIMIT {LIMIT + 1}" in plan.sql]
+    assert len(lists) == 1
+    assert "jobs_job" not in lists[0].read_whole
+    assert lists[0].rows["jobs_job"] <= 2 * FEW, (query, lists[0])
+    return page
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+def test_no_page_reads_the_jobs_it_does_not_show(viewer: ApiClient, query: dict[str, Any]) -> None:
+    page = assert_is_cheap(viewer, **query)
+    for _ in range(FEW // LIMIT):
+        if page["hasMore"]:
+            page = assert_is_cheap(viewer, after=page["lastId"], **query)
+
+
+def test_the_search_of_a_submitter_reads_his_own_jobs_at_most(viewer: ApiClient) -> None:
+    client = ApiClient(User.objects.get(username="alice"))
+    assert assert_is_cheap(client, search="nightly")["jobs"] == []
+    assert len(assert_is_cheap(client, search="special")["jobs"]) == LIMIT
