@@ -44,6 +44,7 @@ check: setup ## everything that must hold before a change is handed in: format, 
 	DJANGO_DEBUG=1 $(RUN) manage.py makemigrations --check --dry-run
 	DJANGO_DEBUG=0 DJANGO_SECRET_KEY=$$($(RUN) -c 'import secrets; print(secrets.token_urlsafe(64))') \
 		$(RUN) manage.py check --deploy --fail-level WARNING
+	DJANGO_DEBUG=1 $(RUN) manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(RUN) -m pytest $(SIDE_BY_SIDE)
 
 stop: ## end a running demo, bench or soak, and every embedded PostgreSQL of this checkout

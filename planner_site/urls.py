@@ -9,6 +9,7 @@ from django_q.models import Failure, Schedule, Success
 
 from jobs.api.base import UnknownRoute
 from jobs.api.health import healthz, readyz
+from jobs.schema.views import DocsView, SchemaView
 
 # django-q2's own admin resubmits and deletes messages behind the planner's back. Only here has it been registered.
 admin.site.unregister([Failure, Schedule, Success])
@@ -20,6 +21,9 @@ urlpatterns = [
     path("healthz", healthz),
     path("readyz", readyz),
     path("api", UnknownRoute.as_view()),
+    path("api/schema", SchemaView.as_view()),
+    path("api/docs", RedirectView.as_view(url="/api/docs/")),
+    path("api/docs/", DocsView.as_view()),
     path("api/", include("jobs.api.urls")),
     path("jobs/", include("jobs.pages.urls")),
     path("admin/", admin.site.urls),

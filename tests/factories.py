@@ -31,6 +31,16 @@ TEMPLATE_SPEC: dict[str, Any] = {
     "deploymentMode": "dedicated",
 }
 
+_OVER: dict[str, Any] = {
+    "batch_id": "batch-1",
+    "output_file_id": "file-out",
+    "error_file_id": "file-err",
+    "request_completed": 2,
+    "request_failed": 1,
+    "usage": {"input_tokens": 30, "output_tokens": 5, "total_tokens": 35},
+    "batch_view": {"status": "completed"},
+}
+
 
 def make_user(role: str = "submitter", **fields: Any) -> User:
     """A user of one role: submitter, viewer, operator, superuser, or "" for none."""
@@ -142,3 +152,15 @@ def make_provision(job: Job | None = None, pool: Pool | None = None, **fields: A
         job.refresh_from_db()
     provision.refresh_from_db()
     return provision
+
+
+def jobs_everywhere() -> list[Job]:
+    """A job in every status, each with a provision where it can have one."""
+    pool = make_pool()
+    found = []
+    for status in JobStatus:
+        job = make_job(status=status, **(_OVER if status == JobStatus.COMPLETED else {}))
+        if status not in {JobStatus.PENDING, JobStatus.PROVISIONING}:
+            make_provision(job, pool, status="released" if job.is_terminal else "ready", region="west")
+        found.append(job)
+    return found

@@ -18,30 +18,13 @@ from django.utils import timezone
 from jobs.models import ApiToken, Job
 from jobs.provisioners.base import Provisioner
 from jobs.provisioners.simulated import SimulatedProvisioner
-from jobs.statuses import JobStatus
-from tests.factories import make_file, make_job, make_model, make_pool, make_provision, make_template, make_user
-
-OVER: dict[str, Any] = {
-    "batch_id": "batch-1",
-    "output_file_id": "file-out",
-    "error_file_id": "file-err",
-    "request_completed": 2,
-    "request_failed": 1,
-    "usage": {"input_tokens": 30, "output_tokens": 5, "total_tokens": 35},
-    "batch_view": {"status": "completed"},
-}
-
-
-def jobs_everywhere() -> list[Job]:
-    """A job in every status, each with a provision where it can have one."""
-    pool = make_pool()
-    found = []
-    for status in JobStatus:
-        job = make_job(status=status, **(OVER if status == JobStatus.COMPLETED else {}))
-        if status not in {JobStatus.PENDING, JobStatus.PROVISIONING}:
-            make_provision(job, pool, status="released" if job.is_terminal else "ready", region="west")
-        found.append(job)
-    return found
+from tests.factories import (
+    jobs_everywhere,
+    make_file,
+    make_model,
+    make_template,
+    make_user,
+)
 
 
 def addresses(jobs: list[Job]) -> list[str]:
