@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.catalogue_rules import accelerator_of
 from jobs.errors import InvalidRequest
 from jobs.models import DeploymentTemplate, ServedModel
 
@@ -87,13 +88,8 @@ def _template(model: ServedModel | None, name: str, version: str) -> DeploymentT
 
 
 def _accelerator(template: DeploymentTemplate) -> tuple[str, int]:
-    """Type and count per replica. A type without a count means one; no type means that none is needed."""
+    """Type and count per replica."""
     try:
-        accelerator = template.spec.get("accelerator") or {}
-        kind = str(accelerator.get("type") or "")
-        count = int(accelerator.get("count", 1)) if kind else 0
-    except (AttributeError, TypeError, ValueError):
-        kind, count = "", -1
-    if count < 0 or len(kind) > 64 or "|" in kind:
-        raise InvalidRequest("model_template_name", f'template "{template}" names no usable accelerator')
-    return kind, count
+        return accelerator_of(template.spec)
+    except InvalidRequest:  # a row older than the rules
+        raise InvalidRequest("model_template_name", f'template "{template}" names no usable accelerator') from None

@@ -52,6 +52,12 @@ class Conflict(PlannerError):
     code = "conflict"
 
 
+class AlreadyExists(Conflict):
+    """There is one of that name; nothing was stored."""
+
+    code = "already_exists"
+
+
 class QueueFull(PlannerError):
     """The queue's capacity is reached; nothing was stored."""
 

@@ -27,6 +27,14 @@ from jobs.access_rules import (
     visible_jobs,
     visible_provisions,
 )
+from jobs.catalogue_changes import (
+    change_model,
+    change_template,
+    create_model,
+    create_template,
+    delete_model,
+    delete_template,
+)
 from jobs.errors import Conflict, Forbidden, InvalidRequest, QueueFull
 from jobs.holds import (
     checked_reason,
@@ -57,6 +65,12 @@ __all__ = [
     "announce_change",
     "can_cancel",
     "cancel",
+    "change_model",
+    "change_template",
+    "create_model",
+    "create_template",
+    "delete_model",
+    "delete_template",
     "enqueue",
     "find_jobs",
     "get_job",

@@ -32,6 +32,7 @@ _OPERATOR = (
     "view_inputfile",
     "view_worker",
     "view_batchscan",
+    *(f"{verb}_{kind}" for verb in ("add", "change", "delete") for kind in ("servedmodel", "deploymenttemplate")),
 )
 
 # Writing off (giving up a resource without proof of its release) is in no role: superusers only.

@@ -153,17 +153,21 @@ def _metadata(value: object) -> dict[str, str]:
 
 
 def _provider_config(value: object) -> dict[str, Any]:
-    name = "resource_request.provider_config"
-    config = _object(name, value)
+    return check_document("resource_request.provider_config", value, MAX_PROVIDER_CONFIG_BYTES)
+
+
+def check_document(field_name: str, value: object, limit: int) -> dict[str, Any]:
+    """A JSON object that PostgreSQL can hold, of at most `limit` bytes as text; None reads as empty."""
+    document = _object(field_name, value)
     try:
-        size = len(json.dumps(config, allow_nan=False, sort_keys=True))
+        size = len(json.dumps(document, allow_nan=False, sort_keys=True))
     except (TypeError, ValueError, RecursionError):
-        raise InvalidRequest(name, "must be plain JSON") from None
-    if size > MAX_PROVIDER_CONFIG_BYTES:
-        raise InvalidRequest(name, f"must not be larger than {MAX_PROVIDER_CONFIG_BYTES} bytes")
-    if not all(is_storable(text) for text in _strings(config)):
-        raise InvalidRequest(name, "must not contain NUL characters or broken Unicode")
-    return config
+        raise InvalidRequest(field_name, "must be plain JSON") from None
+    if size > limit:
+        raise InvalidRequest(field_name, f"must not be larger than {limit} bytes")
+    if not all(is_storable(text) for text in _strings(document)):
+        raise InvalidRequest(field_name, "must not contain NUL characters or broken Unicode")
+    return document
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -188,7 +192,7 @@ def _client(value: object) -> dict[str, Any]:
     return settings
 
 
-def _members(path: str, value: object, rules: dict[str, _Rule]) -> dict[str, Any]:
+def _members(path: str, value: object, rules: dict[str, Rule]) -> dict[str, Any]:
     members = _object(path, value)
     for key in members:
         if key not in rules:
@@ -224,7 +228,8 @@ def _number(field_name: str, value: object, low: int) -> float:
     return value
 
 
-def _boolean(field_name: str, value: object) -> bool:
+def check_boolean(field_name: str, value: object) -> bool:
+    """A JSON boolean."""
     if not isinstance(value, bool):
         raise InvalidRequest(field_name, "must be true or false")
     return value
@@ -235,30 +240,31 @@ def _shown(value: object) -> str:
     return json.dumps(value if len(str(value)) <= 80 else f"{str(value)[:80]}...", default=str)
 
 
-_Rule = Callable[[str, object], Any]
+Rule = Callable[[str, object], Any]  # from a field's name and value to what is stored; raises `InvalidRequest`
 
 
-def _integer_from(low: int, high: int = MAX_INT32) -> _Rule:
+def integer_from(low: int, high: int = MAX_INT32) -> Rule:
+    """A rule for integers, as protobuf's JSON has them."""
     return lambda field_name, value: _integer(field_name, value, low, high)
 
 
-def _number_from(low: int) -> _Rule:
+def _number_from(low: int) -> Rule:
     return lambda field_name, value: _number(field_name, value, low)
 
 
-_RETRY_RULES: dict[str, _Rule] = {
-    "max_retries": _integer_from(0),
-    "no_endpoint_max_retries": _integer_from(0),
+_RETRY_RULES: dict[str, Rule] = {
+    "max_retries": integer_from(0),
+    "no_endpoint_max_retries": integer_from(0),
     "base_delay_seconds": _number_from(0),
     "max_delay_seconds": _number_from(0),
 }
 # The MDS's own limits: what it would refuse, or fail later, is refused here (contract: `aibrix.client`).
-_CLIENT_RULES: dict[str, _Rule] = {
-    "max_concurrency": _integer_from(1, 1024),
+_CLIENT_RULES: dict[str, Rule] = {
+    "max_concurrency": integer_from(1, 1024),
     "request_timeout_seconds": _number_from(1),
-    "adaptive_concurrency": _boolean,
+    "adaptive_concurrency": check_boolean,
     "adaptive_max_factor": _number_from(1),
-    "adaptive_healthy_window": _integer_from(1),
-    "adaptive_additive_increase": _integer_from(1),
+    "adaptive_healthy_window": integer_from(1),
+    "adaptive_additive_increase": integer_from(1),
     "retry_policy": lambda field_name, value: _members(field_name, value, _RETRY_RULES),
 }

@@ -33,9 +33,24 @@ class ApiClient:
 
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
         """POST of JSON; text and bytes go as they are."""
+        return self._send("post", path, body, headers)
+
+    def put(self, path: str, body: Any = None, **headers: str) -> Any:
+        """PUT of JSON."""
+        return self._send("put", path, body, headers)
+
+    def patch(self, path: str, body: Any = None, **headers: str) -> Any:
+        """PATCH of JSON."""
+        return self._send("patch", path, body, headers)
+
+    def delete(self, path: str, body: Any = None, **headers: str) -> Any:
+        """DELETE; the UI sends a JSON content type here too."""
+        return self._send("delete", path, body, headers)
+
+    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
         data = {} if body is None else body
         names = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.client.post(f"{API}{path}", data, content_type="application/json", headers=names)
+        return getattr(self.client, method)(f"{API}{path}", data, content_type="application/json", headers=names)
 
 
 def api(role: str = "submitter") -> ApiClient:

@@ -648,11 +648,25 @@ def test_a_template_needs_a_spec_that_can_be_read() -> None:
     model = make_model()
     client = signed_in(make_user("superuser"))
     given = {"model": model.pk, "name": "fast", "version": "v1", "status": "active"}
-    for spec in ("[]", '{"accelerator": "H100"}', "{"):
+    for spec in ("[]", '{"accelerator": "H100"}', '{"accelerator": {"type": "H|100"}}', "{"):
         assert client.post(url(DeploymentTemplate, "add"), {**given, "spec": spec}).status_code == 200
     assert not DeploymentTemplate.objects.exists()
-    client.post(url(DeploymentTemplate, "add"), {**given, "spec": '{"accelerator": {"type": "H100"}}'})
-    assert DeploymentTemplate.objects.get().name == "fast"
+    client.post(
+        url(DeploymentTemplate, "add"), {**given, "spec": '{"accelerator": {"type": "H100"}, "engine_args": {}}'}
+    )
+    template = DeploymentTemplate.objects.get()
+    assert (template.name, template.spec) == ("fast", {"accelerator": {"type": "H100"}, "engineArgs": {}})
+
+
+def test_operators_edit_models_by_the_rules_of_the_api() -> None:
+    client = operator_client()
+    given = {"id": "small", "name": "Small", "categories": '["LLM"]', "tags": "[]", "card": '{"is_new": true}'}
+    for wrong in ({"categories": '"LLM"'}, {"id": "a/b"}, {"card": '{"pricing": 5}'}):
+        assert "errorlist" in client.post(url(ServedModel, "add"), {**given, **wrong}).content.decode(), wrong
+    assert not ServedModel.objects.exists()
+    assert client.post(url(ServedModel, "add"), given).status_code == 302
+    model = ServedModel.objects.get()
+    assert (model.pk, model.categories, model.card) == ("small", ["LLM"], {"isNew": True})
 
 
 def test_a_token_is_shown_once_and_belongs_to_who_asked() -> None:

@@ -182,7 +182,12 @@ def test_capabilities_need_no_pool() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "answer"), [("/deployments", {"deployments": []}), ("/model-adapters", {"model_adapters": []})]
+    ("path", "answer"),
+    [
+        ("/deployments", {"deployments": []}),
+        ("/model-adapters", {"model_adapters": []}),
+        ("/model-adapter-targets", {"targets": []}),
+    ],
 )
 def test_what_the_planner_does_not_have_is_an_empty_list(path: str, answer: dict[str, Any]) -> None:
     assert api().get(path).json() == answer

@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from jsonschema import Draft202012Validator
 
-from jobs.models import InputFile, Job, OwnerQuota, Pool, Provision
+from jobs.models import DeploymentTemplate, InputFile, Job, OwnerQuota, Pool, Provision
 from jobs.schema.document import OPERATIONS, document
 from tests.api_client import ApiClient, api, job_body
 from tests.factories import jobs_everywhere, make_file, make_job, make_pool, make_template, make_user
@@ -159,6 +159,7 @@ def addresses(jobs: list[Job]) -> list[str]:
     return [
         *("/health", "/auth/config", "/auth/login", "/auth/userinfo", "/auth/callback", "/config/job-capabilities"),
         *("/jobs", "/queue", "/provisions", "/files", "/models", "/deployments", "/model-adapters"),
+        "/model-adapter-targets",
         *("/jobs?limit=2", "/jobs?status=sleeping", "/provisions?limit=2", "/files?limit=0", "/jobs/nobody"),
         *(f"/jobs/{job.pk}" for job in jobs),
         *(f"/provisions/{provision.pk}" for provision in Provision.objects.all()),
@@ -207,6 +208,33 @@ def test_whatever_is_changed_is_answered_as_documented(role: str) -> None:
     body = job_body(client.user)
     for sent in (body, body, body | {"name": "another"}, {}, []):
         assert_conforms(client.post("/jobs", sent, Idempotency_Key="once"), "/api/v1/jobs", "POST")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("role", ["operator", "submitter"])
+def test_changes_of_the_catalogue_are_answered_as_documented(role: str) -> None:
+    client, model = api(role), make_template().model
+    templates, model_path, template_path = (
+        f"/models/{model.pk}/deployment-templates",
+        "/api/v1/models/{model_id}",
+        "/api/v1/models/{model_id}/deployment-templates",
+    )
+    new = {name: document()["components"]["schemas"][name]["examples"][0] for name in ("NewModel", "NewTemplate")}
+    for sent in (new["NewModel"], new["NewModel"], {}, []):
+        assert_conforms(client.post("/models", sent), "/api/v1/models", "POST")
+    for sent in (new["NewTemplate"], new["NewTemplate"], {}, []):
+        assert_conforms(client.post(templates, sent), template_path, "POST")
+    ids = [*DeploymentTemplate.objects.values_list("pk", flat=True), "nobody"]
+    for sent in ({"name": "same", "version": "v1"}, {"name": "/"}):
+        for one in ids:
+            assert_conforms(client.put(f"{templates}/{one}", sent), f"{template_path}/{{template_id}}", "PUT")
+        for one in (model.pk, "nobody"):
+            assert_conforms(client.put(f"/models/{one}", sent), model_path, "PUT")
+            assert_conforms(client.patch(f"/models/{one}", sent), model_path, "PATCH")
+    assert_conforms(client.delete(f"/models/{model.pk}"), model_path, "DELETE")
+    for one in ids:
+        assert_conforms(client.delete(f"{templates}/{one}"), f"{template_path}/{{template_id}}", "DELETE")
+    assert_conforms(client.delete(f"/models/{model.pk}"), model_path, "DELETE")
 
 
 # The document and the page, served

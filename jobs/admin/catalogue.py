@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
 
+from jobs.catalogue_rules import MODEL_RULES, TEMPLATE_RULES
+from jobs.errors import InvalidRequest
 from jobs.models import DeploymentTemplate, ServedModel
+from jobs.validation import Rule
+
+
+class CheckedForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+    """A row by the rules that the API has too."""
+
+    rules: ClassVar[Mapping[str, Rule]]
+
+    def clean(self) -> dict[str, Any] | None:
+        """Every field that could be read, as it is to be stored."""
+        for name in self.rules.keys() & self.cleaned_data.keys():
+            try:
+                self.cleaned_data[name] = self.rules[name](name, self.cleaned_data[name])
+            except InvalidRequest as wrong:
+                self.add_error(name, str(wrong))
+        return super().clean()
+
+
+class ModelForm(CheckedForm):
+    """A model that the console can show."""
+
+    rules = MODEL_RULES
+
+    class Meta:
+        model = ServedModel
+        fields = (*MODEL_RULES,)
+
+
+class TemplateForm(CheckedForm):
+    """A template whose spec can be read."""
+
+    rules = TEMPLATE_RULES
+
+    class Meta:
+        model = DeploymentTemplate
+        fields = ("model", *TEMPLATE_RULES)
 
 
 @admin.register(ServedModel)
 class ServedModelAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
     """What people can run jobs on."""
 
+    form = ModelForm
     list_display = ("name", "id", "serving_name", "provider_name", "created_at")
     search_fields = ("name__istartswith", "id__startswith")
     readonly_fields = ("created_at",)
     show_facets = admin.ShowFacets.NEVER
-
-
-class TemplateForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
-    """A template whose spec can be read."""
-
-    class Meta:
-        model = DeploymentTemplate
-        fields = ("model", "name", "version", "status", "spec")
-
-    def clean_spec(self) -> dict[str, Any]:
-        """An object, its accelerator too."""
-        spec = {} if self.cleaned_data["spec"] is None else self.cleaned_data["spec"]
-        if not isinstance(spec, dict) or not isinstance(spec.get("accelerator") or {}, dict):
-            raise forms.ValidationError('The spec must be a JSON object, and its "accelerator" too.')
-        return spec
 
 
 @admin.register(DeploymentTemplate)

@@ -8,9 +8,9 @@ from django.db.models import Q, QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from jobs import conf
-from jobs.api.base import ApiView
-from jobs.api.catalogue_wire import model_json, template_json
+from jobs import conf, planner
+from jobs.api.base import ApiView, user_of
+from jobs.api.catalogue_wire import model_given, model_json, template_given, template_json
 from jobs.api.errors import FailedPrecondition
 from jobs.catalogue import highest_active
 from jobs.errors import InvalidRequest, NotFound
@@ -31,6 +31,10 @@ class ModelsView(ApiView):
             models = models.filter(categories__contains=[category])
         return Response({"models": [model_json(model) for model in models]})
 
+    def post(self, request: Request) -> Response:
+        """Add one."""
+        return Response(model_json(planner.create_model(user_of(request), model_given(request.data))))
+
 
 class ModelView(ApiView):
     """One model."""
@@ -41,6 +45,17 @@ class ModelView(ApiView):
         if model is None:
             raise NotFound(f'model "{model_id}" not found')
         return Response(model_json(model))
+
+    def put(self, request: Request, model_id: str) -> Response:
+        """Change what the body gives."""
+        return Response(model_json(planner.change_model(user_of(request), model_id, model_given(request.data))))
+
+    patch = put
+
+    def delete(self, request: Request, model_id: str) -> Response:
+        """Delete it, or find it gone."""
+        planner.delete_model(user_of(request), model_id)
+        return Response({})
 
 
 class TemplatesView(ApiView):
@@ -57,6 +72,14 @@ class TemplatesView(ApiView):
             templates = templates.filter(name=name)
         return Response({"templates": [template_json(template) for template in templates]})
 
+    def post(self, request: Request, model_id: str) -> Response:
+        """Add one; the model not being there is no 404, for the console's gateway has it so."""
+        try:
+            template = planner.create_template(user_of(request), model_id, template_given(request.data))
+        except NotFound as missing:
+            raise FailedPrecondition(str(missing)) from missing
+        return Response(template_json(template))
+
 
 class TemplateView(ApiView):
     """One deployment template."""
@@ -67,6 +90,16 @@ class TemplateView(ApiView):
         if template is None:
             raise NotFound(f'template "{template_id}" not found')
         return Response(template_json(template))
+
+    def put(self, request: Request, model_id: str, template_id: str) -> Response:
+        """Change what the body gives."""
+        given = template_given(request.data)
+        return Response(template_json(planner.change_template(user_of(request), model_id, template_id, given)))
+
+    def delete(self, request: Request, model_id: str, template_id: str) -> Response:
+        """Delete it, or find it gone."""
+        planner.delete_template(user_of(request), model_id, template_id)
+        return Response({})
 
 
 class TemplateByNameView(ApiView):

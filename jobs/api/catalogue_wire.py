@@ -1,59 +1,54 @@
-"""Models and templates as the console reads them: it goes blank if one list or object is missing."""
+"""Models and templates as the console reads and writes them: it goes blank if one list or object is missing."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from jobs.api.parsing import Body
+from jobs.catalogue_rules import CARD, SPEC, member
 from jobs.models import DeploymentTemplate, ServedModel
 
-# What a template's `spec` looks like on the wire, with the value of whatever the stored one leaves out.
-_SPEC: dict[str, dict[str, Any]] = {
-    "engine": {
-        "type": "",
-        "version": "",
-        "image": "",
-        "invocation": "",
-        "serveArgs": [],
-        "healthEndpoint": "",
-        "readyTimeoutSeconds": 0,
-        "metricsEndpoint": "",
-    },
-    "modelSource": {
-        "type": "",
-        "uri": "",
-        "revision": "",
-        "tokenizerPath": "",
-        "chatTemplatePath": "",
-        "authSecretRef": "",
-    },
-    "accelerator": {"type": "", "count": 0, "interconnect": "", "vramGb": 0, "skuHint": ""},
-    # the console prints a zero as it is: `TP=0` would be wrong
-    "parallelism": {"tp": 1, "pp": 1, "dp": 1, "ep": 1, "sp": 1, "cp": 1},
-    "quantization": {"weight": "", "kvCache": "", "weightsArtifactUri": ""},
-}
+_MODEL_COLUMNS = ("id", "name", "serving_name", "description", "context_length", "categories", "tags")
+_MODEL_CARD = ("icon_bg", "icon_text", "icon_text_color", "is_new", "pricing", "specification")
+_TEMPLATE_COLUMNS = ("name", "version", "status", "spec")
+
+
+def model_given(data: Any) -> dict[str, Any]:
+    """What a body gives of a model, by column."""
+    body = Body(data)
+    metadata = body.member("metadata")
+    given = {**body.known(_MODEL_COLUMNS), **metadata.known(("provider_name",))}
+    card = {
+        **body.known(_MODEL_CARD),
+        "metadata": metadata.known(("state", "created_on", "hugging_face")),
+    }
+    return {**given, "card": card}
+
+
+def template_given(data: Any) -> dict[str, Any]:
+    """What a body gives of a template, by column; an empty name, version or status is not given."""
+    given = Body(data).known(_TEMPLATE_COLUMNS)
+    return {name: value for name, value in given.items() if value != ""}
 
 
 def model_json(model: ServedModel) -> dict[str, Any]:
     """One model."""
+    card = {part: _filled(default, member(model.card, part)) for part, default in CARD.items()}
+    metadata = {
+        **card["metadata"],
+        "createdOn": card["metadata"]["createdOn"] or model.created_at.date().isoformat(),
+        "providerName": model.provider_name,
+    }
     return {
+        **card,
         "id": model.pk,
         "name": model.name,
-        "iconBg": "bg-blue-100",
-        "iconText": model.name[:1].upper(),
-        "iconTextColor": "text-blue-700",
+        "iconText": card["iconText"] or model.name[:1].upper(),
         "categories": model.categories,
-        "isNew": False,
-        "pricing": {"uncachedInput": "", "cachedInput": "", "output": "", "perMinute": "", "perImage": ""},
         "contextLength": model.context_length,
         "description": model.description,
-        "metadata": {
-            "state": "",
-            "createdOn": model.created_at.date().isoformat(),
-            "providerName": model.provider_name,
-            "huggingFace": "",
-        },
-        "specification": {"calibrated": False, "mixtureOfExperts": False, "parameters": ""},
+        "metadata": metadata,
         "tags": model.tags,
         "servingName": model.effective_serving_name,
     }
@@ -74,27 +69,21 @@ def template_json(template: DeploymentTemplate) -> dict[str, Any]:
 
 
 def _spec(stored: dict[str, Any]) -> dict[str, Any]:
-    arguments = _member(stored, "engineArgs")
-    return {
-        **{part: _filled(defaults, _member(stored, part)) for part, defaults in _SPEC.items()},
-        "engineArgs": {key: value if isinstance(value, str) else json.dumps(value) for key, value in arguments.items()},
-        "supportedEndpoints": _value(stored, "supportedEndpoints") or [],
-        "deploymentMode": _value(stored, "deploymentMode") or "",
-    }
+    spec = {part: _filled(default, member(stored, part)) for part, default in SPEC.items()}
+    arguments = spec["engineArgs"]
+    return {**spec, "engineArgs": {key: _text(value) for key, value in arguments.items()}}
 
 
-def _filled(defaults: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
-    given = {name: _value(stored, name) for name in defaults}
-    return {name: default if given[name] is None else given[name] for name, default in defaults.items()}
+def _filled(default: Any, stored: Any) -> Any:
+    """What is stored, or the default; an object in a row older than the rules may be anything else."""
+    if default is None:
+        return stored if isinstance(stored, dict) else {}
+    if isinstance(default, dict):
+        document = stored if isinstance(stored, dict) else {}
+        return {name: _filled(value, member(document, name)) for name, value in default.items()}
+    is_kept = isinstance(stored, list) if isinstance(default, list) else stored is not None
+    return stored if is_kept else default
 
 
-def _member(stored: dict[str, Any], name: str) -> dict[str, Any]:
-    """An object of the stored spec, which people type by hand: anything else reads as empty."""
-    value = _value(stored, name)
-    return value if isinstance(value, dict) else {}
-
-
-def _value(stored: dict[str, Any], name: str) -> Any:
-    """A member by its camelCase name; the MDS's own spelling is snake_case, and either may be stored."""
-    snake = "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
-    return stored.get(name, stored.get(snake))
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

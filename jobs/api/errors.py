@@ -17,6 +17,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
 from jobs.errors import (
+    AlreadyExists,
     Conflict,
     FileTooLarge,
     Forbidden,
@@ -46,6 +47,7 @@ ANSWERS: dict[str, Answer] = {
     Forbidden.code: Answer(403, 7),
     NotFound.code: Answer(404, 5),
     Conflict.code: Answer(409, 10),
+    AlreadyExists.code: Answer(409, 6),
     FileTooLarge.code: Answer(413, 3),
     QueueFull.code: Answer(429, 8),
     Unavailable.code: Answer(503, 14),

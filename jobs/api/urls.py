@@ -44,5 +44,6 @@ urlpatterns = [
     path(f"{_TEMPLATES}/by-name/<str:name>", catalogue.TemplateByNameView.as_view()),
     path("v1/deployments", catalogue.EmptyListView.as_view(key="deployments")),
     path("v1/model-adapters", catalogue.EmptyListView.as_view(key="model_adapters")),
+    path("v1/model-adapter-targets", catalogue.EmptyListView.as_view(key="targets")),
     re_path(r"", base.UnknownRoute.as_view()),
 ]

@@ -20,6 +20,9 @@ class ServedModel(models.Model):
     context_length = models.CharField(max_length=32, blank=True)
     categories = models.JSONField(default=list, blank=True)
     tags = models.JSONField(default=list, blank=True)
+    card = models.JSONField(
+        default=dict, blank=True, help_text="What else the console shows of it: icon, prices, links. May be empty."
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -7,12 +7,13 @@ from typing import Any
 
 from jobs import conf
 from jobs.api import wire
-from jobs.api.catalogue_wire import model_json, template_json
 from jobs.api.vocabulary import PROVISION_WORDS, job_word
 from jobs.files import PURPOSE
 from jobs.holds import MAX_REASON_LENGTH
-from jobs.models import DeploymentTemplate, InputFile, JobEvent, Pool, Provision, ServedModel
+from jobs.models import InputFile, JobEvent, Pool, Provision
 from jobs.models.job import MAX_PRIORITY
+from jobs.schema import catalogue
+from jobs.schema.catalogue import MODEL_ID
 from jobs.schema.shapes import (
     ANY_OBJECT,
     DIGITS,
@@ -35,28 +36,9 @@ from jobs.validation import MAX_METADATA_PAIRS, MAX_METADATA_VALUE_BYTES, MAX_NA
 JOB_ID = "job_0b9c6c2e-6a3b-4d7c-9d3e-2a4f6e8b1c5d"
 FILE_ID = "5f0c8b8e-1f7e-4f0a-8a55-3d7f7c0c9b21"
 PROVISION_ID = "7d9a4b1e-3c2f-4e5d-8b6a-9f0e1d2c3b4a"
-MODEL_ID, TEMPLATE_ID = "model-small-1b", "tmpl_2c1b0a9f-8e7d-4c6b-9a5f-4e3d2c1b0a9f"
 
 # Rows for the examples, shown by what shows real ones.
 _AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-_SPEC = {
-    "engine": {"type": "vllm", "version": "0.8.5", "serveArgs": ["--max-model-len=8192"]},
-    "modelSource": {"type": "huggingface", "uri": "org/small-1b"},
-    "accelerator": {"type": "H100", "count": 1, "vramGb": 80},
-    "quantization": {"weight": "bf16"},
-    "supportedEndpoints": ["/v1/chat/completions"],
-    "deploymentMode": "dedicated",
-}
-_MODEL_ROW = ServedModel(
-    id=MODEL_ID,
-    name="Small 1B",
-    serving_name="org/small-1b",
-    provider_name="org",
-    context_length="8192",
-    categories=["LLM"],
-    tags=["chat"],
-    created_at=_AT,
-)
 _POOL_ROW = Pool(
     name="west",
     provider="simulated",
@@ -82,12 +64,6 @@ _PROVISION_ROW = Provision(
     expires_at=_AT + timedelta(seconds=87_420),
 )
 _FILE_ROW = InputFile(id=FILE_ID, filename="requests.jsonl", purpose=PURPOSE, size_bytes=1834, created_at=_AT)
-_MODEL = model_json(_MODEL_ROW)
-_TEMPLATE = template_json(
-    DeploymentTemplate(
-        id=TEMPLATE_ID, model=_MODEL_ROW, name="small-1b-h100", spec=_SPEC, created_at=_AT, updated_at=_AT
-    )
-)
 _HOLD = wire.hold_json(_POOL_ROW)
 _PROVISION = wire.provision_json(_PROVISION_ROW, with_errors=False)
 _FILE = wire.file_json(_FILE_ROW)
@@ -174,7 +150,7 @@ _EDGES = {"firstId": text("The first id here."), "lastId": text("The last: the n
 
 def components() -> dict[str, Schema]:
     """Every shape by its name."""
-    return {**_jobs(), **_resources(), **_files(), **_catalogue(), **_access()}
+    return {**_jobs(), **_resources(), **_files(), **catalogue.components(), **_access()}
 
 
 def _jobs() -> dict[str, Schema]:
@@ -292,25 +268,6 @@ def _files() -> dict[str, Schema]:
             file={"type": "string", "format": "binary", "description": "With a name that ends in .jsonl or .json."},
             purpose=one_of((PURPOSE,)),
         ),
-    }
-
-
-def _catalogue() -> dict[str, Schema]:
-    spec, nothing = _TEMPLATE["spec"], array({})
-    return {
-        "Model": shape("A model that jobs can run on.", _MODEL),
-        "ModelList": shape("All of them, newest first.", {"models": [_MODEL]}, models=array(ref("Model"))),
-        "Template": shape(
-            "How a model is deployed.",
-            _TEMPLATE,
-            status=one_of(DeploymentTemplate.Status.values),
-            createdAt=text(format="date-time"),
-            updatedAt=text(format="date-time"),
-            spec=exactly(spec, engineArgs=TEXTS),
-        ),
-        "TemplateList": shape("Newest first.", {"templates": [_TEMPLATE]}, templates=array(ref("Template"))),
-        "Deployments": shape("None: the planner keeps no deployments.", {"deployments": []}, deployments=nothing),
-        "ModelAdapters": shape("None: there are no adapters.", {"model_adapters": []}, model_adapters=nothing),
     }
 
 

@@ -6,7 +6,8 @@ from jobs.api.files import MAX_LIMIT as MOST_FILES
 from jobs.api.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from jobs.models import DeploymentTemplate
 from jobs.schema import console
-from jobs.schema.console import FILE_ID, JOB_ID, MODEL_ID, PROVISION_ID, TEMPLATE_ID
+from jobs.schema.catalogue import MODEL_ID, TEMPLATE_ID
+from jobs.schema.console import FILE_ID, JOB_ID, PROVISION_ID
 from jobs.schema.operations import FORM, JSON_LINES, Face, Operation, Parameter
 from jobs.schema.shapes import Schema, integer, one_of, ref, text
 from jobs.statuses import ProvisionStatus
@@ -193,6 +194,10 @@ _FILES = {
 }
 
 _TEMPLATES = "/api/v1/models/{model_id}/deployment-templates"
+_CHANGE_MODEL = (
+    "Operators only. What is given is changed; of prices, metadata and specification, member by member. Jobs keep what "
+    "they were accepted with."
+)
 _CATALOGUE = {
     ("/api/v1/config/job-capabilities", "GET"): Operation(
         "Get job capabilities", "What a job may ask for.", "catalogue", "Capabilities"
@@ -207,7 +212,28 @@ _CATALOGUE = {
             Parameter("category", "One of its categories.", "LLM", text()),
         ),
     ),
+    ("/api/v1/models", "POST"): Operation(
+        "Create model",
+        "Operators only. Names may be in snake_case or camelCase. Of one id there is one model: a second is a 409.",
+        "catalogue",
+        "Model",
+        body="NewModel",
+        errors=(409,),
+    ),
     ("/api/v1/models/{model_id}", "GET"): Operation("Get model", "One model.", "catalogue", "Model"),
+    ("/api/v1/models/{model_id}", "PUT"): Operation(
+        "Change model", _CHANGE_MODEL, "catalogue", "Model", body="ModelChange"
+    ),
+    ("/api/v1/models/{model_id}", "PATCH"): Operation(
+        "Patch model", _CHANGE_MODEL, "catalogue", "Model", body="ModelChange"
+    ),
+    ("/api/v1/models/{model_id}", "DELETE"): Operation(
+        "Delete model",
+        "Operators only. A model with templates is a 409. One that there is not is gone, too.",
+        "catalogue",
+        "Deleted",
+        errors=(409,),
+    ),
     (_TEMPLATES, "GET"): Operation(
         "List templates",
         "All versions of a model's deployment templates; none for a model that there is not.",
@@ -218,7 +244,29 @@ _CATALOGUE = {
             Parameter("name", "Their name.", "small-1b-h100", text()),
         ),
     ),
+    (_TEMPLATES, "POST"): Operation(
+        "Create template",
+        "Operators only. A model that there is not is a 400; a second one of the same name and version is a 409.",
+        "catalogue",
+        "Template",
+        body="NewTemplate",
+        errors=(409,),
+    ),
     (f"{_TEMPLATES}/{{template_id}}", "GET"): Operation("Get template", "One version.", "catalogue", "Template"),
+    (f"{_TEMPLATES}/{{template_id}}", "PUT"): Operation(
+        "Change template",
+        "Operators only. What is given is changed, the spec as a whole. Jobs keep what they were accepted with.",
+        "catalogue",
+        "Template",
+        body="TemplateChange",
+        errors=(409,),
+    ),
+    (f"{_TEMPLATES}/{{template_id}}", "DELETE"): Operation(
+        "Delete template",
+        "Operators only. One that there is not is gone, too. Jobs keep what they were accepted with.",
+        "catalogue",
+        "Deleted",
+    ),
     (f"{_TEMPLATES}/by-name/{{name}}", "GET"): Operation(
         "Get template by name",
         "The version that is asked for, whatever its status, or the highest active one; a 400 if none is active.",
@@ -231,6 +279,9 @@ _CATALOGUE = {
     ),
     ("/api/v1/model-adapters", "GET"): Operation(
         "List model adapters", "Always empty; for the console.", "catalogue", "ModelAdapters"
+    ),
+    ("/api/v1/model-adapter-targets", "GET"): Operation(
+        "List model adapter targets", "Always empty; for the console.", "catalogue", "ModelAdapterTargets"
     ),
 }
 

@@ -27,7 +27,7 @@ def exactly(example: dict[str, Any], **known: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": list(example), "additionalProperties": False}
 
 
-def request(description: str, example: dict[str, Any], *, required: Iterable[str] = (), **fields: Schema) -> Schema:
+def request(description: str, example: dict[str, Any], /, *, required: Iterable[str] = (), **fields: Schema) -> Schema:
     """A body that is sent: an object of optional fields; names that are not listed mean nothing."""
     found: Schema = {"type": "object", "properties": fields, "description": description, "examples": [example]}
     return found | ({"required": list(required)} if required else {})
