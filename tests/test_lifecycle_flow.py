@@ -6,6 +6,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from jobs import planner
 from jobs.batch_client import Batch, BatchClient, Submission
@@ -54,6 +55,23 @@ def test_many_jobs_share_the_pools_listings(here: Planner) -> None:
     assert here.server.peak["create"] <= 2
     assert len(here.batches()) == 4
     here.assert_clean()
+
+
+def test_what_a_listing_shows_ready_is_submitted_by_the_pass_that_made_it(here: Planner) -> None:
+    pool = simulated_pool(here.server, observe_interval_seconds=3600)
+    here.server.add_rule(Rule("create", is_never_ready=True))
+    job = here.job()
+    passes_until(lambda: (held := now(job).provision) and held.status == "provisioning" and pool_at_rest(pool))
+    (held,) = here.server.live()
+    here.server.make_ready(held.name)
+    Pool.objects.update(observe_at=timezone.now())
+    run_pass()
+    assert now(job).batch_id != ""
+
+
+def pool_at_rest(pool: Pool) -> bool:
+    """Whether it has been listed, and is not to be for an hour."""
+    return Pool.objects.filter(pk=pool.pk, observed_at__isnull=False, observe_lease_expires_at=None).exists()
 
 
 # --- cancel, wherever the job is ---

@@ -86,8 +86,8 @@ class _Pass:
         """Record, claim, start, wait. True if there is more to do at once."""
         self._wind_down()
         self._load_pools()
+        self._record_looks()  # before the claims: what a listing told makes jobs due
         taken = self._alone() if self.is_alone else self._claim()
-        self._record_looks()
         is_time = time.monotonic() - self._looked_at >= times().tick
         if not self.is_alone and not self.is_ending and (is_time or not self.bulkheads.in_flight()):
             self._look_around()
