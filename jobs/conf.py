@@ -51,10 +51,16 @@ class Times:
         return replace(self, **{name: value * factor for name, value in vars(self).items()})
 
 
+_in_force: tuple[object, Times] = (None, Times())
+
+
 def times() -> Times:
-    """The spans in force."""
+    """The spans in force; put together once for each value of the setting, since they are asked for all the time."""
+    global _in_force
     configured = settings.PLANNER_TIMES
-    return configured if isinstance(configured, Times) else Times(**configured)
+    if _in_force[0] is not configured:
+        _in_force = configured, configured if isinstance(configured, Times) else Times(**configured)
+    return _in_force[1]
 
 
 MAX_LOST_ATTEMPTS = 3  # an attempt ended by somebody else, unasked, is repeated this often

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from django.db import connection, models
+from django.db import DEFAULT_DB_ALIAS, connection, connections, models
 from django.db.models.functions import Coalesce, Least, Now
 
 from jobs.conf import times
@@ -184,10 +185,11 @@ def _update_group(
     quoted = [f'"{f.column}"' for f in fields]  # type: ignore[union-attr]  # only concrete columns are ever changed
     one = f"({', '.join(f'%s::{_cast(f)}' for f in [meta.pk, *fields])})"
     parameters: list[Any] = []
+    database = connections[DEFAULT_DB_ALIAS]  # itself, not the proxy that looks it up for each value
     for pk, columns in rows:
         parameters.append(pk)
         parameters += [
-            f.get_db_prep_save(columns[name], connection)  # type: ignore[union-attr]  # as above
+            f.get_db_prep_save(columns[name], database)  # type: ignore[union-attr]  # as above
             for name, f in zip(names, fields, strict=True)
         ]
     # every name comes from the model, every value is a parameter
@@ -196,10 +198,11 @@ def _update_group(
         f"FROM (VALUES {', '.join([one] * len(rows))}) AS v (pk, {', '.join(quoted)}) "
         f'WHERE t."{meta.pk.column}" = v.pk'
     )
-    with connection.cursor() as cursor:
+    with database.cursor() as cursor:
         cursor.execute(sql, parameters)
 
 
+@cache
 def _cast(field_: Any) -> str:
     """The type of a parameter; text for strings, since a cast to varchar(n) would cut them off in silence."""
     kind: str = field_.db_type(connection)
