@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db.models import Q
+
 from jobs.catalogue_rules import accelerator_of
 from jobs.errors import InvalidRequest
 from jobs.models import DeploymentTemplate, ServedModel
@@ -30,13 +32,9 @@ class Deployment:
 
 def resolve(model_id: str, template_name: str, template_version: str) -> Deployment:
     """The deployment meant by a request; `InvalidRequest` when there is no such one, or it may not be used."""
-    model = None
-    if model_id:
-        model = ServedModel.objects.filter(pk=model_id).first()
-        if model is None:
-            raise InvalidRequest("model_id", f'unknown model "{model_id}"')
+    model = _model(model_id) if model_id else None
     if not template_name:
-        return Deployment(model_id, model.effective_serving_name) if model else Deployment()
+        return Deployment(model.pk, model.effective_serving_name) if model else Deployment()
     template = _template(model, template_name, template_version)
     accelerator_type, accelerator_count = _accelerator(template)
     return Deployment(
@@ -64,6 +62,19 @@ def version_key(version: str) -> tuple[tuple[int, bool, str], ...]:
         parts.append((int(digits or 0), suffix == "", suffix))
     parts += [(0, True, "")] * (_VERSION_PARTS - len(parts))  # 1.2 equals 1.2.0
     return tuple(parts)
+
+
+def _model(name: str) -> ServedModel:
+    """The model with this id, or else the one that is served under this name."""
+    model = ServedModel.objects.filter(pk=name).first()
+    if model is not None:
+        return model
+    served = ServedModel.objects.filter(Q(serving_name=name) | Q(serving_name="", name=name))[:2]
+    if len(served) > 1:
+        raise InvalidRequest("model_id", f'several models are served as "{name}": give an id')
+    if not served:
+        raise InvalidRequest("model_id", f'unknown model "{name}"')
+    return served[0]
 
 
 def _template(model: ServedModel | None, name: str, version: str) -> DeploymentTemplate:

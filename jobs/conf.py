@@ -67,6 +67,7 @@ MAX_LOST_ATTEMPTS = 3  # an attempt ended by somebody else, unasked, is repeated
 MAX_CRASHES = 5  # consecutive claims that died with a job before it fails
 LONE_CRASHES = 2  # from here on a job is claimed alone
 MAX_REPLICAS = 1024
+MAX_PRIORITY = 100
 MAX_FILE_BYTES = 100 * 1024 * 1024  # the MDS's own limit
 MAX_FILE_LINES = 50_000  # the MDS's own limit
 MAX_WINDOW_SECONDS = 30 * 86_400

@@ -26,6 +26,7 @@ class InvalidRequest(PlannerError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.reason = message
 
 
 class FileTooLarge(InvalidRequest):

@@ -14,10 +14,10 @@ from django.utils import timezone
 
 from jobs import queueing, wakeup
 from jobs.access_rules import VIEW_ALL_JOBS, actor_name, get_job
+from jobs.conf import MAX_PRIORITY
 from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from jobs.limits import the_queue
 from jobs.models import Job, JobEvent, OwnerQuota, Pool, Queue
-from jobs.models.job import MAX_PRIORITY
 from jobs.statuses import LIVE, JobStatus
 from jobs.validation import check_text, is_storable
 

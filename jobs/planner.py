@@ -37,6 +37,7 @@ from jobs.catalogue_changes import (
 )
 from jobs.errors import Conflict, Forbidden, InvalidRequest, QueueFull
 from jobs.holds import (
+    PRIORITISE_JOB,
     checked_reason,
     hold_job,
     hold_owner,
@@ -104,12 +105,14 @@ def enqueue(user: User, request: JobRequest, *, idempotency_key: str = "") -> Jo
     """Check, freeze and commit one job. After it returns the job cannot be lost (G1).
 
     The same key with the same content answers the same job. Raises `InvalidRequest`, `Forbidden` (no permission to
-    submit), `Conflict` (key re-used with other content), `QueueFull`; each stores nothing.
+    submit, or to set a priority), `Conflict` (key re-used with other content), `QueueFull`; each stores nothing.
     """
     if not user.has_perm(SUBMIT_JOB):
         raise Forbidden("you may not submit jobs")
     key = check_text("idempotency_key", idempotency_key, 255) or None
     checked = check(request)
+    if checked.priority and not user.has_perm(PRIORITISE_JOB):
+        raise Forbidden("only operators can set a priority")
     digest = _digest(request)
     with transaction.atomic():
         # Before what depends on rows: a repeat is answered even if its template has been retired since.
@@ -232,6 +235,8 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
         provider_config=request.provider_config,
         request_total=input_file.request_count,
         queue_timeout_seconds=timeout,
+        priority=request.priority,
+        ranked_at=ExpressionWrapper(Now() - queueing.priority_span(request.priority), output_field=DateTimeField()),
         queue_class=queueing.queue_class(deployment.accelerator_type),
         due_at=None
         if timeout is None

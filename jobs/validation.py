@@ -18,8 +18,8 @@ from jobs.errors import InvalidRequest
 DEFAULT_WINDOW = "24h"
 MAX_NAME_LENGTH = 255
 MAX_METADATA_PAIRS = 16
-MAX_METADATA_KEY_BYTES = 64
-MAX_METADATA_VALUE_BYTES = 512
+MAX_METADATA_KEY_LENGTH = 64
+MAX_METADATA_VALUE_LENGTH = 512
 MAX_PROVIDER_CONFIG_BYTES = 16 * 1024
 MAX_INT32 = 2**31 - 1
 
@@ -44,6 +44,7 @@ class JobRequest:
     provider_config: dict[str, Any] = field(default_factory=dict)
     client: dict[str, Any] = field(default_factory=dict)
     queue_timeout_seconds: int | None = None
+    priority: int = 0  # more than 0 is for operators
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class CheckedRequest:
     provider_config: dict[str, Any]
     client: dict[str, Any]
     queue_timeout_seconds: int | None
+    priority: int
 
 
 def check(request: JobRequest) -> CheckedRequest:
@@ -98,6 +100,7 @@ def check(request: JobRequest) -> CheckedRequest:
         queue_timeout_seconds=None
         if timeout is None
         else _integer("queue_timeout_seconds", timeout, 1, conf.MAX_WINDOW_SECONDS),
+        priority=_integer("priority", request.priority, 0, conf.MAX_PRIORITY),
     )
 
 
@@ -145,10 +148,12 @@ def _metadata(value: object) -> dict[str, str]:
             raise InvalidRequest("metadata", f"{shown} must be a string with a string value")
         if not is_storable(key) or not is_storable(text):
             raise InvalidRequest("metadata", f"{shown} must not contain NUL characters or broken Unicode")
-        if len(key.encode()) > MAX_METADATA_KEY_BYTES:
-            raise InvalidRequest("metadata", f"the key {shown} is longer than {MAX_METADATA_KEY_BYTES} bytes")
-        if len(text.encode()) > MAX_METADATA_VALUE_BYTES:
-            raise InvalidRequest("metadata", f"the value of {shown} is longer than {MAX_METADATA_VALUE_BYTES} bytes")
+        if len(key) > MAX_METADATA_KEY_LENGTH:
+            raise InvalidRequest("metadata", f"the key {shown} is longer than {MAX_METADATA_KEY_LENGTH} characters")
+        if len(text) > MAX_METADATA_VALUE_LENGTH:
+            raise InvalidRequest(
+                "metadata", f"the value of {shown} is longer than {MAX_METADATA_VALUE_LENGTH} characters"
+            )
     return pairs
 
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs import planner, queueing
+from jobs.conf import MAX_PRIORITY
 from jobs.errors import QueueFull
 from jobs.models import Job, JobEvent
-from jobs.models.job import MAX_PRIORITY
 from jobs.queueing import FairShareQueue, FifoQueue, Merged, PriorityQueue, QueuePolicy, waiting_queues
 from jobs.statuses import TERMINAL, JobStatus
 from tests.factories import make_file, make_job, make_template, make_user

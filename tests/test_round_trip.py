@@ -48,7 +48,7 @@ PROVIDER_CONFIG = {"duration": "2h", "deep": [{"x": None}], "Price": 0.1}
 def full_body(client: ApiClient) -> dict[str, Any]:
     """A create body with every field there is."""
     resources = {"replicas": 3, "provider_config": PROVIDER_CONFIG}
-    optional = {"client": CLIENT, "metadata": METADATA, "queue_timeout_seconds": 600}
+    optional = {"client": CLIENT, "metadata": METADATA, "queue_timeout_seconds": 600, "priority": 7}
     return job_body(client.user, completion_window="90m", resource_request=resources, **optional)
 
 
@@ -79,6 +79,7 @@ FIELDS: dict[str, tuple[Any, Any, Any, Any]] = {
     "provider_config": ("provider_config", None, None, None),
     "client": ("client", None, "aibrix.client", None),
     "queue_timeout_seconds": ("queue_timeout_seconds", None, None, None),
+    "priority": ("priority", "priority", None, None),
 }
 
 
@@ -103,7 +104,7 @@ def test_no_accepted_field_is_lost_on_its_way(
 ) -> None:
     assert set(FIELDS) == {field.name for field in dataclasses.fields(JobRequest)}, "a new field needs a line here"
     simulated_pool(simulated_server)
-    client = api()
+    client = api("operator")
     body, answer = accepted(client)
     ticking_until(is_quiet)
     job = Job.objects.get()
@@ -130,7 +131,7 @@ def test_what_was_made_of_the_request_is_everywhere_the_same(
 ) -> None:
     """Identity, model, accelerator, counts and times: what the caller did not say but must find again."""
     simulated_pool(simulated_server)
-    client = api()
+    client = api("operator")
     _, answer = accepted(client)
     ticking_until(is_quiet)
     job, provision = Job.objects.get(), Provision.objects.get()
@@ -153,7 +154,7 @@ def test_what_was_made_of_the_request_is_everywhere_the_same(
 def test_every_replica_is_rented_paid_for_and_used(fake_mds: FakeMds, simulated_server: SimulatedServer) -> None:
     simulated_pool(simulated_server)
     simulated_server.add_rule(Rule("create", is_never_ready=True))
-    accepted(api())
+    accepted(api("operator"))
     (held,) = ticking_until(simulated_server.live)
     assert simulated_server.ledger.bill().cost_per_hour == 3 * simulated_server.price
     simulated_server.make_ready(held.name)
@@ -169,7 +170,7 @@ def test_before_it_is_called_ready_a_resource_is_known_with_provider_place_and_i
 ) -> None:
     pool = simulated_pool(simulated_server)
     fake_mds.add_rule(Rule("create", times=None, status=503))
-    accepted(api())
+    accepted(api("operator"))
     ticking_until(lambda: Provision.objects.filter(status="ready").exists())
     provision = Provision.objects.get()
     assert (provision.pool.provider, provision.region) == (pool.provider, "simulated")
@@ -180,7 +181,7 @@ def test_connection_details_are_those_of_the_last_look(fake_mds: FakeMds, simula
     """The answer to the create is not what the batch is told of: the resource may have moved since."""
     simulated_pool(simulated_server)
     simulated_server.add_rule(Rule("create", is_never_ready=True))
-    accepted(api())
+    accepted(api("operator"))
     ticking_until(lambda: Provision.objects.filter(status="provisioning").exists())
     Provision.objects.update(region="as it was", detail={"as": "it was"}, external_ids=["x"])
     (held,) = simulated_server.live()
@@ -228,7 +229,7 @@ def test_a_restart_in_any_state_asks_for_the_very_same(
     status: str, fake_mds: FakeMds, simulated_server: SimulatedServer, tmp_path: Path
 ) -> None:
     simulated_pool(simulated_server)
-    client = api()
+    client = api("operator")
     body = full_body(client) | {"queue_timeout_seconds": 86_400}
     undisturbed = client.post("/jobs", body).json()["id"]
     ticking_until(is_quiet)

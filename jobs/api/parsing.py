@@ -1,6 +1,7 @@
-"""Request bodies of the console: names in snake_case or camelCase, null is absent, unknown names are ignored.
+"""Request bodies: names in snake_case, for the console in camelCase too; null is absent.
 
-Only the shape is read here. What a value may be is the planner's business, which names the same fields.
+The console's unknown names are ignored. Only the shape is read here: what a value may be is the planner's business,
+which names the same fields.
 """
 
 from __future__ import annotations
@@ -22,6 +23,19 @@ _CLIENT_FIELDS = (
 _RETRY_FIELDS = ("max_retries", "no_endpoint_max_retries", "base_delay_seconds", "max_delay_seconds")
 
 
+# The names that `job_extras` reads.
+EXTRAS = (
+    "name",
+    "model_id",
+    "model_template_name",
+    "model_template_version",
+    "resource_request",
+    "client",
+    "queue_timeout_seconds",
+    "priority",
+)
+
+
 class Body:
     """One JSON object of a request; `path` is how a refusal names it."""
 
@@ -40,6 +54,10 @@ class Body:
         """The same, or the default if absent; other empty values are given ones."""
         value = self.get(name)
         return default if value is None else value
+
+    def only(self, *names: str) -> Body:
+        """The same body; other names than these mean nothing, and a strict body refuses them."""
+        return self
 
     def text(self, name: str) -> str:
         """A string, "" if absent."""
@@ -64,28 +82,36 @@ class Body:
 def job_request(data: Any) -> JobRequest:
     """The body of a create; raises `InvalidRequest`."""
     body = Body(data)
-    resources = body.member("resource_request")
     return JobRequest(
         input_file_id=body.text("input_dataset"),
         endpoint=body.text("endpoint"),
         completion_window=body.text("completion_window"),
-        name=body.text("name"),
         metadata=body.given("metadata", {}),
-        model_id=body.text("model_id"),
-        template_name=body.text("model_template_name"),
-        template_version=body.text("model_template_version"),
-        replicas=resources.given("replicas", 0),
-        provider_config=resources.given("provider_config", {}),
-        client=_client(body),
-        queue_timeout_seconds=body.get("queue_timeout_seconds"),
+        **job_extras(body),
     )
 
 
+def job_extras(body: Body) -> dict[str, Any]:
+    """What a job request says beyond a plain batch, as fields of `JobRequest`; raises `InvalidRequest`."""
+    resources = body.member("resource_request").only("replicas", "provider_config")
+    return {
+        "name": body.text("name"),
+        "model_id": body.text("model_id"),
+        "template_name": body.text("model_template_name"),
+        "template_version": body.text("model_template_version"),
+        "replicas": resources.given("replicas", 0),
+        "provider_config": resources.given("provider_config", {}),
+        "client": _client(body),
+        "queue_timeout_seconds": body.get("queue_timeout_seconds"),
+        "priority": body.given("priority", 0),
+    }
+
+
 def _client(body: Body) -> dict[str, Any]:
-    client = body.member("client")
+    client = body.member("client").only(*_CLIENT_FIELDS)
     settings = client.known(_CLIENT_FIELDS)
     if "retry_policy" in settings:
-        settings["retry_policy"] = client.member("retry_policy").known(_RETRY_FIELDS)
+        settings["retry_policy"] = client.member("retry_policy").only(*_RETRY_FIELDS).known(_RETRY_FIELDS)
     return settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db.models import F, Prefetch, prefetch_related_objects
@@ -148,10 +148,9 @@ def _job_times(job: Job) -> dict[str, str]:
         "submitFailedAt": unix(failed_at.get(FailureStage.SUBMIT.value)),
         "expiredAt": unix(job.expired_at),
         "cancelRequestedAt": unix(job.cancel_requested_at),
-        # shown as cancelling from the request on, so that is when it began
-        "cancellingAt": unix(job.cancel_requested_at or job.cancelling_at),
+        "cancellingAt": unix(job.shown_cancelling_at),
         "cancelledAt": unix(job.cancelled_at),
-        "expiresAt": unix(job.deadline_at or job.accepted_at + timedelta(seconds=job.completion_window_seconds)),
+        "expiresAt": unix(job.expires_at),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from django.conf import settings
@@ -12,9 +12,9 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now, Upper
 
+from jobs.conf import MAX_PRIORITY
 from jobs.statuses import IS_CANCELLING, JOB_BULKHEAD, TERMINAL, FailureStage, JobStatus, shown_status
 
-MAX_PRIORITY = 100
 # What stands in the queue: a held job is in nobody's way.
 QUEUED = Q(status=JobStatus.PENDING.value, hold=False)
 
@@ -229,6 +229,16 @@ class Job(models.Model):
             return self.pending_at or self.accepted_at
         since: datetime | None = getattr(self, f"{self.status}_at")
         return since
+
+    @property
+    def expires_at(self) -> datetime:
+        """Its deadline; before the first admission, when the deadline would be if it were admitted at once."""
+        return self.deadline_at or self.accepted_at + timedelta(seconds=self.completion_window_seconds)
+
+    @property
+    def shown_cancelling_at(self) -> datetime | None:
+        """Since when it was shown as cancelling: from the request on, if there was one."""
+        return self.cancel_requested_at or self.cancelling_at
 
     @property
     def shown_status(self) -> str:

@@ -173,8 +173,8 @@ def _refused(request: HttpRequest, user: User, refused: PlannerError, kept: Inpu
     match refused:
         case InvalidRequest():
             field = FORM_FIELDS.get(refused.field, refused.field)
-            message = str(refused).removeprefix(f"{refused.field}: ")
-            form.add_error(field if field in form.fields else None, message[:1].upper() + message[1:])
+            reason = refused.reason
+            form.add_error(field if field in form.fields else None, reason[:1].upper() + reason[1:])
         case Conflict():
             form.add_error(None, ALREADY_SENT)
         case _:

@@ -11,7 +11,6 @@ from jobs.api.vocabulary import PROVISION_WORDS, job_word
 from jobs.files import PURPOSE
 from jobs.holds import MAX_REASON_LENGTH
 from jobs.models import InputFile, JobEvent, Pool, Provision
-from jobs.models.job import MAX_PRIORITY
 from jobs.schema import catalogue
 from jobs.schema.catalogue import MODEL_ID
 from jobs.schema.shapes import (
@@ -31,7 +30,7 @@ from jobs.schema.shapes import (
     text,
 )
 from jobs.statuses import FailureStage, JobStatus, ProvisionStatus
-from jobs.validation import MAX_METADATA_PAIRS, MAX_METADATA_VALUE_BYTES, MAX_NAME_LENGTH
+from jobs.validation import MAX_METADATA_PAIRS, MAX_METADATA_VALUE_LENGTH, MAX_NAME_LENGTH
 
 JOB_ID = "job_0b9c6c2e-6a3b-4d7c-9d3e-2a4f6e8b1c5d"
 FILE_ID = "5f0c8b8e-1f7e-4f0a-8a55-3d7f7c0c9b21"
@@ -219,12 +218,13 @@ def _jobs() -> dict[str, Schema]:
             queue_timeout_seconds=integer(
                 1, conf.MAX_WINDOW_SECONDS, "Expire if not admitted by then; never if absent."
             ),
+            priority=integer(0, conf.MAX_PRIORITY, "More than 0 is for operators."),
         ),
         "PriorityRequest": request(
             "A pending job's new priority.",
             {"priority": 10, "reason": "needed for the release"},
             required=("priority",),
-            priority=integer(0, MAX_PRIORITY),
+            priority=integer(0, conf.MAX_PRIORITY),
             reason=_reason(),
         ),
         "Reason": request("Why, for whoever has to wait.", {"reason": "not needed any more"}, reason=_reason()),
@@ -317,7 +317,7 @@ def _reason() -> Schema:
 
 
 def _metadata_value() -> Schema:
-    return text(maxLength=MAX_METADATA_VALUE_BYTES)
+    return text(maxLength=MAX_METADATA_VALUE_LENGTH)
 
 
 def _client() -> Schema:
