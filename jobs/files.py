@@ -21,12 +21,15 @@ import requests
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.base import File
-from django.db.models import Q, QuerySet
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
 
 from jobs import conf
 from jobs.access_rules import SUBMIT_JOB, may_use_any_file, visible_jobs
-from jobs.errors import FileTooLarge, Forbidden, InvalidRequest, NotFound, Unavailable, is_database_away
-from jobs.models import InputFile
+from jobs.errors import Conflict, FileTooLarge, Forbidden, InvalidRequest, NotFound, Unavailable, is_database_away
+from jobs.holds import record
+from jobs.models import InputFile, Job
+from jobs.statuses import LIVE
 from jobs.validation import check_text, is_storable
 
 logger = logging.getLogger(__name__)
@@ -149,7 +152,7 @@ def readable_file(user: User, file_id: str) -> ReadableFile:
     file = visible_files(user).filter(pk=file_id).first()
     if file is not None:
         return ReadableFile(file.pk, file.filename, file.purpose, file.created_at, file.size_bytes, file.request_count)
-    written = Q(output_file_id=file_id) | Q(error_file_id=file_id)
+    written = _written(file_id)
     jobs = visible_jobs(user).filter(written)
     mine = jobs if may_use_any_file(user) else jobs.filter(owner=user)
     job = mine.first()
@@ -176,6 +179,55 @@ def open_content(user: User, file_id: str) -> FileContent:
     if response.status_code == 404:
         raise NotFound(f'file "{file_id}" is no longer at the metadata service')
     raise _unavailable(f"download of file {file.id} was answered {response.status_code}")
+
+
+def delete(user: User, file_id: str) -> None:
+    """Delete a file at the MDS and forget it here: an input, or what a job has written.
+
+    Raises `NotFound`, `Forbidden`, `Conflict` (a job that is not over uses it), `Unavailable` (nothing is changed).
+    """
+    file = readable_file(user, file_id)
+    if file.purpose == OUTPUT_PURPOSE:
+        _delete_output(user, file_id)
+    else:
+        _delete_input(file_id)
+
+
+def _delete_input(file_id: str) -> None:
+    """The row goes first, so that no job can be made from a file that may be gone already."""
+    with transaction.atomic():
+        # waits for jobs that are being accepted with it, which hold the row (`planner.enqueue`)
+        file = InputFile.objects.select_for_update().filter(pk=file_id).first()
+        if file is None:
+            raise NotFound(f'file "{file_id}" not found')
+        _refuse_if_used(Q(input_file_id=file_id))
+        InputFile.objects.filter(pk=file_id).delete()
+    try:
+        _remove(file_id)
+    except BaseException:
+        file.save(force_insert=True)
+        raise
+
+
+def _delete_output(user: User, file_id: str) -> None:
+    """No job can be made from an output, so its job loses it only when it is gone."""
+    _refuse_if_used(_written(file_id))
+    _remove(file_id)
+    with transaction.atomic():
+        for job in Job.objects.select_for_update(no_key=True).filter(_written(file_id)):
+            for column in ("output_file_id", "error_file_id"):
+                Job.objects.filter(pk=job.pk, **{column: file_id}).update(**{column: ""})
+            Job.objects.filter(pk=job.pk).update(event_count=F("event_count") + 1)
+            record(job, job.event_count + 1, "file_deleted", user, data={"file_id": file_id})
+
+
+def _refuse_if_used(use: Q) -> None:
+    if Job.objects.filter(use, status__in=sorted(LIVE)).exists():
+        raise Conflict("the file is used by a job that is not over")
+
+
+def _written(file_id: str) -> Q:
+    return Q(output_file_id=file_id) | Q(error_file_id=file_id)
 
 
 def _count_requests(content: IO[bytes]) -> int:
@@ -240,6 +292,13 @@ def _multipart(content: IO[bytes], boundary: str) -> Iterator[bytes]:
     while chunk := content.read(CHUNK_BYTES):
         yield chunk
     yield f"\r\n--{boundary}--\r\n".encode()
+
+
+def _remove(file_id: str) -> None:
+    """Delete a file at the MDS; one that is not there is deleted."""
+    response = _call("DELETE", _file_path(file_id))
+    if response.status_code not in {200, 404}:
+        raise _unavailable(f"deletion of file {file_id} was answered {response.status_code}")
 
 
 def _discard(file_id: str) -> None:

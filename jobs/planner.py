@@ -204,7 +204,7 @@ def release(user: User, provision_id: str, *, reason: str = "") -> Provision:
 
 def _frozen(user: User, request: CheckedRequest) -> Job:
     """The job to store, with everything it refers to copied into it (G9)."""
-    input_file = InputFile.objects.filter(pk=request.input_file_id).first()
+    input_file = _input_file(request.input_file_id)
     if input_file is None or not (input_file.owner_id == user.pk or may_use_any_file(user)):
         raise InvalidRequest("input_dataset", f'unknown file "{request.input_file_id}"')
     deployment = catalogue.resolve(request.model_id, request.template_name, request.template_version)
@@ -243,6 +243,12 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
         else ExpressionWrapper(Now() + timedelta(seconds=timeout), output_field=DateTimeField()),
         event_count=1,
     )
+
+
+def _input_file(file_id: str) -> InputFile | None:
+    """The file, which nobody can delete before the caller's transaction ends (as a foreign key would have it)."""
+    found = InputFile.objects.raw("SELECT * FROM jobs_inputfile WHERE id = %s FOR KEY SHARE", [file_id])
+    return next(iter(found), None)
 
 
 def _digest(request: JobRequest) -> str:

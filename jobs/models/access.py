@@ -23,7 +23,11 @@ class InputFile(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["owner", "-created_at", "-id"], name="file_owner_list")]
+        indexes: ClassVar = [
+            # lists, newest first: everybody's, and one owner's
+            models.Index(fields=["-created_at", "-id"], name="file_list"),
+            models.Index(fields=["owner", "-created_at", "-id"], name="file_owner_list"),
+        ]
         default_permissions = ("view",)
 
     def __str__(self) -> str:
