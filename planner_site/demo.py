@@ -59,7 +59,7 @@ def _run_until_told_to_stop(demo: LocalPlanner) -> None:
     say(f"\nThe planner runs at {demo.url}/\n")
     for name, role, what in demo_data.PEOPLE:
         say(f"  {name:8}{demo_data.password(name):14}{role or 'superuser':12}{what if role else ''}")
-    say(f"\nPages at /jobs/, admin at /admin/, REST at /api/v1/; a sample input: {SAMPLE.relative_to(CHECKOUT)}")
+    say(f"\nPages at /jobs/, admin at /admin/, REST at /api/v1/ and /v1/; sample input: {SAMPLE.relative_to(CHECKOUT)}")
     say(f"For scripts, as alice:  export URL={demo.url} TOKEN={demo_data.token('alice')}")
     say("Ctrl-C stops everything.")
     while True:

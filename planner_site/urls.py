@@ -9,6 +9,7 @@ from django_q.models import Failure, Schedule, Success
 
 from jobs.api.base import UnknownRoute
 from jobs.api.health import healthz, readyz
+from jobs.openai_api.base import UnknownRoute as UnknownOpenAIRoute
 from jobs.schema.views import DocsView, SchemaView
 
 # django-q2's own admin resubmits and deletes messages behind the planner's back. Only here has it been registered.
@@ -25,11 +26,13 @@ urlpatterns = [
     path("api/docs", RedirectView.as_view(url="/api/docs/")),
     path("api/docs/", DocsView.as_view()),
     path("api/", include("jobs.api.urls")),
+    path("v1", UnknownOpenAIRoute.as_view()),
+    path("v1/", include("jobs.openai_api.urls")),
     path("jobs/", include("jobs.pages.urls")),
     path("admin/", admin.site.urls),
 ]
 
-handler400 = "jobs.api.errors.handler400"
-handler403 = "jobs.api.errors.handler403"
-handler404 = "jobs.api.errors.handler404"
-handler500 = "jobs.api.errors.handler500"
+handler400 = "planner_site.error_pages.handler400"
+handler403 = "planner_site.error_pages.handler403"
+handler404 = "planner_site.error_pages.handler404"
+handler500 = "planner_site.error_pages.handler500"

@@ -34,11 +34,13 @@ def addresses(jobs: list[Job]) -> list[str]:
     api = ["jobs", "provisions", "files", "models", "config/job-capabilities", f"files/{file.pk}"]
     api += [f"jobs/{job.pk}" for job in jobs]
     api += [f"provisions/{job.provision_id}" for job in jobs if job.provision_id]
+    openai = ["batches", "files", f"files/{file.pk}", "files/file-out", *(f"batches/{job.pk}" for job in jobs)]
     pages = ["jobs/", "jobs/new", *(f"jobs/{job.pk}" for job in jobs)]
     admin = ["admin/", "admin/jobs/job/", "admin/jobs/provision/", "admin/jobs/pool/"]
     admin += [f"admin/jobs/job/{quote(job.pk)}/change/" for job in jobs]  # `_26` in an id would read as `&`
     admin += [f"admin/jobs/provision/{job.provision_id}/change/" for job in jobs if job.provision_id]
-    return [f"/api/v1/{path}" for path in api] + [f"/{path}" for path in pages + admin]
+    found = [f"/api/v1/{path}" for path in api] + [f"/v1/{path}" for path in openai]
+    return found + [f"/{path}" for path in pages + admin]
 
 
 @pytest.mark.django_db

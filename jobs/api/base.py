@@ -1,4 +1,4 @@
-"""What every view of the console API shares: who may call it, what no view has to look at itself."""
+"""What every view of both APIs shares: who may call it, what no view has to look at itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobs.errors import InvalidRequest
 
 
 class ApiView(APIView):
-    """A view of /api: JSON whatever `Accept` says, and an empty answer to OPTIONS."""
+    """A view of an API: JSON whatever `Accept` says, and an empty answer to OPTIONS."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """OPTIONS is answered before anybody is asked who they are."""

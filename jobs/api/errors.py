@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from django.core import signals
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import Http404
 from django.http.request import UnreadablePostError
-from django.views import defaults
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
@@ -136,8 +133,7 @@ def _planner_refusal(error: PlannerError) -> Refusal:
     refusal = Refusal(answer.http, str(error), answer.grpc)
     match error:
         case InvalidRequest():
-            reason = str(error).removeprefix(f"{error.field}: ")
-            refusal.details = [{"field": error.field, "message": reason}]
+            refusal.details = [{"field": error.field, "message": error.reason}]
         case QueueFull():
             refusal.headers = {"Retry-After": str(error.retry_after_seconds)}
         case Unavailable():
@@ -153,54 +149,3 @@ def _framework_refusal(error: APIException) -> Refusal:
 
 def _unavailable(message: str) -> Refusal:
     return Refusal(503, message, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-
-
-# Django's own error pages, for the whole site. Under /api they must be JSON too: what fails in a middleware, or has no
-# route, never reaches the framework's handler.
-
-
-def is_api(request: HttpRequest) -> bool:
-    """Whether an answer to this path must be the API's."""
-    return request.path == "/api" or request.path.startswith("/api/")
-
-
-def handler400(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Malformed requests, such as an unknown Host."""
-    return _answer(request, Refusal(400, "the request is malformed"), defaults.bad_request, exception)
-
-
-def handler403(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Refusals outside the framework."""
-    return _answer(request, refusal_of(exception), defaults.permission_denied, exception)
-
-
-def handler404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Paths without a route."""
-    return _answer(request, Refusal(404, "Not Found"), defaults.page_not_found, exception)
-
-
-def handler500(request: HttpRequest) -> HttpResponse:
-    """What nobody caught. A database that does not answer is a 503 on every path."""
-    refusal = refusal_of(sys.exc_info()[1])
-    if refusal.http != 503:
-        refusal = Refusal(500, "internal error")
-    if is_api(request):
-        return _json(refusal)
-    response = defaults.server_error(request)
-    response.status_code = refusal.http
-    for name, value in refusal.headers.items():
-        response[name] = value
-    return response
-
-
-def _answer(
-    request: HttpRequest,
-    refusal: Refusal,
-    page: Callable[[HttpRequest, Exception], HttpResponseBase],
-    exception: Exception,
-) -> HttpResponseBase:
-    return _json(refusal) if is_api(request) else page(request, exception)
-
-
-def _json(refusal: Refusal) -> JsonResponse:
-    return JsonResponse(refusal.body, status=refusal.http, headers=refusal.headers)

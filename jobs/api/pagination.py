@@ -1,4 +1,7 @@
-"""Pages of long lists: newest first, the cursor is the id of the last row received. No COUNT, no OFFSET."""
+"""Pages of long lists: newest first unless asked otherwise, the cursor is the id of the last row received.
+
+No COUNT, no OFFSET.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +45,18 @@ def read_limit(request: Request) -> int:
     return min(int(given) or DEFAULT_LIMIT, MAX_LIMIT)
 
 
-def page(rows: QuerySet[Row], *, among: QuerySet[Row], by: str, after: str, limit: int) -> Page[Row]:
-    """The next `limit` of `rows`, strictly older than the row `after`, ordered by (`by`, id) descending.
+def strict_limit(request: Request, *, default: int, most: int) -> int:
+    """`limit` of a list that refuses what is out of bounds: 1 to `most`."""
+    given = request.query_params.get("limit") or str(default)
+    if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= most:
+        raise InvalidRequest("limit", f"must be an integer between 1 and {most}")
+    return int(given)
+
+
+def page(
+    rows: QuerySet[Row], *, among: QuerySet[Row], by: str, after: str, limit: int, is_ascending: bool = False
+) -> Page[Row]:
+    """The next `limit` of `rows`, strictly behind the row `after` in the order of (`by`, id), newest first or last.
 
     The cursor is looked up `among` all that the caller may see: it may have left the filter since. An unknown one
     gives an empty page.
@@ -53,6 +66,8 @@ def page(rows: QuerySet[Row], *, among: QuerySet[Row], by: str, after: str, limi
         if cursor is None:
             return Page([], has_more=False)
         # a range on the first column, so that the index is entered at the cursor
-        rows = rows.filter(**{f"{by}__lte": cursor[0]}).exclude(**{by: cursor[0], "pk__gte": cursor[1]})
-    found = list(rows.order_by(f"-{by}", "-pk")[: limit + 1])
+        ahead, behind = ("gte", "lte") if is_ascending else ("lte", "gte")
+        rows = rows.filter(**{f"{by}__{ahead}": cursor[0]}).exclude(**{by: cursor[0], f"pk__{behind}": cursor[1]})
+    sign = "" if is_ascending else "-"
+    found = list(rows.order_by(f"{sign}{by}", f"{sign}pk")[: limit + 1])
     return Page(found[:limit], has_more=len(found) > limit)
