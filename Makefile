@@ -10,7 +10,7 @@ SIDE_BY_SIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 SAY := >&2 echo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench seed soak crash-points test check lock stop
+.PHONY: help setup demo bench seed soak crash-points fuzz test check lock stop
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ soak: setup ## kill, stop and restart everything under load, then tell what was 
 
 crash-points: setup ## every fault at every commit and outside call, with real processes; hours; ONLY=words takes a part
 	@$(RUN) -m pytest -v -m crash_points tests/test_crash_points.py $(if $(ONLY),-k "$(ONLY)")
+
+fuzz: setup ## requests made from the API's schema: no 5xx, no answer that is not documented; EXAMPLES=200 of each operation
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(RUN) -m pytest $(SIDE_BY_SIDE) tests/test_fuzz.py
 
 test: setup ## the tests, on a PostgreSQL and metadata services of their own
 	@$(RUN) -m pytest $(SIDE_BY_SIDE)

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from django.contrib.staticfiles import finders
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
 from django.test import Client
 from jsonschema import Draft202012Validator
 
 from jobs.models import DeploymentTemplate, InputFile, Job, OwnerQuota, Pool, Provision
 from jobs.schema.document import OPERATIONS, document
+from jobs.testing.fake_mds import FakeMds
 from tests.api_client import ApiClient, api, job_body
 from tests.factories import jobs_everywhere, make_file, make_job, make_pool, make_template, make_user
 
@@ -235,6 +237,20 @@ def test_changes_of_the_catalogue_are_answered_as_documented(role: str) -> None:
     for one in ids:
         assert_conforms(client.delete(f"{templates}/{one}"), f"{template_path}/{{template_id}}", "DELETE")
     assert_conforms(client.delete(f"/models/{model.pk}"), model_path, "DELETE")
+
+
+@pytest.mark.django_db
+def test_files_come_and_go_as_documented(fake_mds: FakeMds) -> None:
+    client = api()
+    line = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}'
+    form = {"file": SimpleUploadedFile("requests.jsonl", line), "purpose": "batch"}
+    uploaded = client.client.post("/api/v1/files/upload", form)
+    assert uploaded.status_code == 200
+    assert_conforms(uploaded, "/api/v1/files/upload", "POST")
+    download = client.get(f"/files/{uploaded.json()['id']}/content")
+    assert b"".join(download.streaming_content) == line
+    assert_conforms(download, "/api/v1/files/{file_id}/content")
+    assert_conforms(client.get("/files/upload"), "/api/v1/files/{file_id}")
 
 
 # The document and the page, served

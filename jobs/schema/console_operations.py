@@ -181,7 +181,11 @@ _FILES = {
         body_type=FORM,
     ),
     ("/api/v1/files/{file_id}", "GET"): Operation(
-        "Get file", "What is known of an input, or of what a job has written.", "files", "FileDetail", errors=(403,)
+        "Get file",
+        "What is known of an input, or of what a job has written. `upload` is no id but a path of its own: a 405.",
+        "files",
+        "FileDetail",
+        errors=(403, 405),
     ),
     ("/api/v1/files/{file_id}/content", "GET"): Operation(
         "Download file",

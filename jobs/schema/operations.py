@@ -27,6 +27,7 @@ REFUSALS: dict[int, tuple[str, Refusal]] = {
         Refusal(403, "only operators can do this"),
     ),
     404: ("There is no such thing, or one may not know of it.", Refusal(404, 'job "job_1" not found')),
+    405: ("The path knows no such method.", Refusal(405, 'Method "GET" not allowed.')),
     409: ("Not possible in the state it is in.", Refusal(409, "job is already completed")),
     411: ("The body's length is not told.", Refusal(411, "a Content-Length is required; chunked bodies are not read")),
     413: ("The body is too large.", Refusal(413, "the request is too large")),

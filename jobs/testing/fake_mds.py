@@ -96,6 +96,11 @@ class FakeMds(ScriptedServer):
             self._batches.set_by_hand(batch, now, status, fields)
             self._changed.notify_all()
 
+    def add_file(self, file_id: str, content: bytes) -> None:
+        """Keep a file under an id of the caller's choice."""
+        with self._changed:
+            self._batches.upload(time.time(), "in.jsonl", content, file_id)
+
     def forget(self, batch_id: str) -> None:
         """Lose a batch: it is neither found nor listed any more."""
         with self._changed:

@@ -221,9 +221,9 @@ class Batches:
             batch.cancel_at = None if batch.cancel_at is None else batch.cancel_at - seconds
             batch.reached = {name: at - seconds for name, at in batch.reached.items()}
 
-    def upload(self, now: float, filename: str, content: bytes) -> FakeFile:
-        """Keep a file."""
-        file_id = str(uuid.uuid4())
+    def upload(self, now: float, filename: str, content: bytes, file_id: str = "") -> FakeFile:
+        """Keep a file, under an id of the MDS's choice if none is given."""
+        file_id = file_id or str(uuid.uuid4())
         fields = {"filename": filename, "created_at": int(now), "content": content.decode("latin-1")}
         self._record(now, "uploaded", file_id, fields)
         return self.files[file_id]
