@@ -14,8 +14,6 @@ from jobs.openai_api.errors import exception_handler
 class OpenAIView(base.ApiView):
     """A view under /v1."""
 
-    schema = None  # /api/schema describes the console's API only
-
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response]:
         """OpenAI's shape instead of the console's."""
         return exception_handler

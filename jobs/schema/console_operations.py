@@ -8,28 +8,20 @@ from jobs.models import DeploymentTemplate
 from jobs.schema import console
 from jobs.schema.catalogue import MODEL_ID, TEMPLATE_ID
 from jobs.schema.console import FILE_ID, JOB_ID, PROVISION_ID
-from jobs.schema.operations import FORM, JSON_LINES, Face, Operation, Parameter
+from jobs.schema.operations import FORM, IDEMPOTENCY_KEY, JSON_LINES, SEGMENT, Face, Operation, Parameter
 from jobs.schema.shapes import Schema, integer, one_of, ref, text
 from jobs.statuses import ProvisionStatus
 
-_SEGMENT: Schema = text(minLength=1, pattern=r"^[^/]+$")
 _UP_TO_255: Schema = text(maxLength=255)
 
 _AFTER = Parameter("after", "The id of the last one received; without it, from the newest on.", JOB_ID, text())
 _LIMIT = Parameter(
     "limit", f"How many; {DEFAULT_LIMIT} if absent or 0, at most {MAX_LIMIT}.", 20, integer(0, 10**9 - 1)
 )
-_KEY = Parameter(
-    "Idempotency-Key",
-    "Sent again with the same key and body, the same job is answered; with another body it is a 409.",
-    "nightly-2026-05-04",
-    text(maxLength=255),
-    "header",
-)
 
 
 def _path(name: str, description: str, example: str) -> Parameter:
-    return Parameter(name, description, example, _SEGMENT, "path")
+    return Parameter(name, description, example, SEGMENT, "path")
 
 
 _IN_PATH = (
@@ -94,7 +86,7 @@ _JOBS = {
         "ends. A full queue is a 429.",
         "jobs",
         "Job",
-        (_KEY,),
+        (IDEMPOTENCY_KEY,),
         body="JobRequest",
         errors=(409,),
     ),

@@ -11,16 +11,17 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry
 
-from jobs.schema import console_operations
+from jobs.schema import console_operations, openai
 from jobs.schema.shapes import Schema
 
-OPERATIONS = console_operations.OPERATIONS
+OPERATIONS = console_operations.OPERATIONS | openai.OPERATIONS
 TAGS = {
     "jobs": "Create, list, look at, steer and cancel jobs.",
     "queue": "Holds: on the whole queue, on owners, on pools.",
     "provisions": "What is reserved at providers, and its release.",
     "files": "What jobs read and write.",
     "catalogue": "Models and how they are deployed.",
+    "openai": "Batches and files for OpenAI's clients.",
     "access": "Who one is, logging in and out.",
 }
 
@@ -36,15 +37,16 @@ class TableSchema(AutoSchema):
         if operation is None:
             warn(f"{method} {path} is in no table of jobs/schema")
             return None
-        return console_operations.face().document(operation, path, method)
+        face = openai.face() if (path, method) in openai.OPERATIONS else console_operations.face()
+        return face.document(operation, path, method)
 
 
 def with_components(result: Schema, **_: Any) -> Schema:
     """A hook of drf-spectacular: add what the operations refer to."""
-    face = console_operations.face()
+    console, compatible = console_operations.face(), openai.face()
     result["components"] = {
-        "schemas": dict(sorted(face.shapes.items())),
-        "responses": face.responses(),
+        "schemas": dict(sorted((console.shapes | compatible.shapes).items())),
+        "responses": console.responses() | compatible.responses(),
         "securitySchemes": {
             "token": {"type": "http", "scheme": "bearer", "description": "For scripts."},
             "session": {

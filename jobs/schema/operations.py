@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.api.errors import Refusal
-from jobs.schema.shapes import Schema, ref
+from jobs.schema.shapes import Schema, ref, text
 
 JSON = "application/json"
 HTML = "text/html"
@@ -55,6 +55,16 @@ class Parameter:
         """As OpenAPI has it."""
         found: Schema = {"name": self.name, "in": self.where, "description": self.description}
         return found | {"schema": self.schema, "example": self.example, "required": self.where == "path"}
+
+
+SEGMENT: Schema = text(minLength=1, pattern=r"^[^/]+$")  # of a path
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "Sent again with the same key and body, the same job is answered; with another body it is a 409.",
+    "nightly-2026-05-04",
+    text(maxLength=255),
+    "header",
+)
 
 
 @dataclass(frozen=True)
