@@ -9,8 +9,12 @@ from django.apps import apps as installed_apps
 from django.apps.registry import Apps
 
 ORPHAN_MINUTES = 5
+_FORGET_MINUTES = 60
 
-_CHORES = {"release_orphans": ("jobs.tasks.release_orphans", ORPHAN_MINUTES)}
+_CHORES = {
+    "release_orphans": ("jobs.tasks.release_orphans", ORPHAN_MINUTES),
+    "forget": ("jobs.tasks.forget", _FORGET_MINUTES),
+}
 
 
 def create_schedules(app_config: AppConfig, *, using: str, apps: Apps = installed_apps, **_: Any) -> None:

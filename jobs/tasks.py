@@ -7,11 +7,13 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
+from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, InterfaceError, connection
 from django_q.tasks import async_task
 
 from jobs import reconciler
 from jobs.errors import is_database_away
+from jobs.rate_limits import forget_full_buckets
 from jobs.reconciler import orphans
 from jobs.wakeup import announce_timers, send_hint
 
@@ -45,6 +47,12 @@ def release_orphans(after: str = "") -> None:
             raise
         logger.warning("orphan sweep: database: %s; the next is by schedule", str(error).strip().partition("\n")[0])
         connection.close()
+
+
+def forget() -> None:
+    """Delete what has had its time and nobody will ask for: sessions, and rates that are not used up."""
+    SessionStore.clear_expired()
+    forget_full_buckets()
 
 
 def is_stopping() -> bool:

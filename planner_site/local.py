@@ -132,6 +132,7 @@ class LocalPlanner:
             PLANNER_AUTH_MODE="basic",
             PLANNER_INSTALLATION=self._purpose,
             PLANNER_PROVIDER="",  # the sample data brings its pool along
+            PLANNER_WRITES_PER_MINUTE="1000000",  # one user is the whole load; each write is counted all the same
         )
 
     def _metadata_service(self) -> MetadataService:

@@ -14,6 +14,10 @@ def _flag(name: str, default: str) -> bool:
     return os.environ.get(name, default).strip().lower() in {"1", "true", "yes", "on"}
 
 
+def _names(name: str) -> list[str]:
+    return [entry.strip() for entry in os.environ.get(name, "").split(",") if entry.strip()]
+
+
 DEBUG = _flag("DJANGO_DEBUG", "0")
 # Off for plain http, as in the demo on loopback; a browser then may send cookies unencrypted.
 HTTPS = _flag("DJANGO_HTTPS", "0" if DEBUG else "1")
@@ -39,6 +43,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "corsheaders",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -46,6 +51,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -96,6 +102,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "jobs.api.bodies.JsonOnly",
     "DEFAULT_SCHEMA_CLASS": "jobs.schema.document.TableSchema",
+    "DEFAULT_THROTTLE_CLASSES": ["jobs.api.throttling.WriteThrottle"],
     "EXCEPTION_HANDLER": "jobs.api.errors.exception_handler",
 }
 
@@ -109,6 +116,15 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
+
+# The console from another origin. `*` is for reading with tokens: no browser then sends a session along.
+_CORS_ORIGINS = [origin.lower().rstrip("/") for origin in _names("PLANNER_CORS_ORIGINS")]
+CORS_ALLOW_ALL_ORIGINS = _CORS_ORIGINS == ["*"]
+CORS_ALLOWED_ORIGINS = [] if CORS_ALLOW_ALL_ORIGINS else _CORS_ORIGINS
+CORS_ALLOW_CREDENTIALS = not CORS_ALLOW_ALL_ORIGINS
+CORS_ALLOW_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+CORS_ALLOW_HEADERS = ["Content-Type", "Authorization", "X-User-ID", "Idempotency-Key"]
+CORS_URLS_REGEX = r"^/(api|v1)(/|$)"
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
@@ -137,7 +153,25 @@ PLANNER_QUEUE_POLICY = os.environ.get("PLANNER_QUEUE_POLICY", "fifo")
 PLANNER_PRIORITY_AGEING_SECONDS = float(os.environ.get("PLANNER_PRIORITY_AGEING_SECONDS", "300"))
 PLANNER_QUEUE_CAPACITY = int(os.environ.get("PLANNER_QUEUE_CAPACITY", "10000"))
 PLANNER_AUTH_MODE = os.environ.get("PLANNER_AUTH_MODE", "basic")
-PLANNER_STATUS_VOCABULARY = os.environ.get("PLANNER_STATUS_VOCABULARY", "planner")
+PLANNER_WRITES_PER_MINUTE = int(os.environ.get("PLANNER_WRITES_PER_MINUTE", "600"))
+PLANNER_PROXIES = int(os.environ.get("PLANNER_PROXIES", "0"))
+PLANNER_OIDC_ISSUER = os.environ.get("PLANNER_OIDC_ISSUER", "")
+PLANNER_OIDC_CLIENT_ID = os.environ.get("PLANNER_OIDC_CLIENT_ID", "")
+PLANNER_OIDC_CLIENT_SECRET = os.environ.get("PLANNER_OIDC_CLIENT_SECRET", "")
+PLANNER_OIDC_SCOPES = os.environ.get("PLANNER_OIDC_SCOPES", "openid profile email")
+PLANNER_OIDC_GROUPS_CLAIM = os.environ.get("PLANNER_OIDC_GROUPS_CLAIM", "groups")
+# Groups and e-mails of each.
+PLANNER_OIDC_ROLES = {
+    "submitter": _names("PLANNER_OIDC_SUBMITTERS"),
+    "viewer": _names("PLANNER_OIDC_VIEWERS"),
+    "operator": _names("PLANNER_OIDC_OPERATORS"),
+    "superuser": _names("PLANNER_OIDC_SUPERUSERS"),
+}
+PLANNER_OIDC_DEFAULT_ROLE = os.environ.get("PLANNER_OIDC_DEFAULT_ROLE", "")
+PLANNER_CONSOLE_DIST = os.environ.get("PLANNER_CONSOLE_DIST", "")
+PLANNER_STATUS_VOCABULARY = os.environ.get(
+    "PLANNER_STATUS_VOCABULARY", "console" if PLANNER_CONSOLE_DIST else "planner"
+)
 # Threads per pass (one pass per worker process): each share is bounded, so that a hung upstream holds up only itself.
 PLANNER_THREADS = {
     "pool": 8,

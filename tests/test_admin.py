@@ -26,6 +26,7 @@ from jobs.models import (
     ApiToken,
     BatchScan,
     DeploymentTemplate,
+    Identity,
     InputFile,
     Job,
     JobEvent,
@@ -46,7 +47,7 @@ from tests.threads import elsewhere, stopped, until_waiting
 pytestmark = pytest.mark.django_db
 
 ROWS = [Job, Provision, JobEvent, InputFile, Worker, BatchScan]
-EDITED = [Pool, ServedModel, DeploymentTemplate, ApiToken, Queue, OwnerQuota]
+EDITED = [Pool, ServedModel, DeploymentTemplate, ApiToken, Identity, Queue, OwnerQuota]
 
 
 def signed_in(user: User, **options: Any) -> Client:
@@ -84,6 +85,7 @@ def make_one_of_each() -> dict[type, Any]:
         ServedModel: make_model(),
         DeploymentTemplate: make_template(),
         ApiToken: ApiToken.issue(job.owner, "laptop")[0],
+        Identity: Identity.objects.create(user=job.owner, issuer="https://idp.example", subject="1"),
     }
 
 
@@ -697,7 +699,7 @@ def test_tokens_are_revoked_and_neither_edited_nor_deleted() -> None:
     assert row.revoked_at == revoked_at
 
 
-def test_every_model_of_the_planner_is_registered_but_the_messages() -> None:
+def test_every_model_of_the_planner_is_registered_but_messages_and_rates() -> None:
     registered = {model for model in admin.site._registry if model._meta.app_label == "jobs"}
     assert registered == {*ROWS, *EDITED}
 

@@ -1,4 +1,4 @@
-"""Tokens for scripts: issued to oneself, shown once, revoked rather than deleted."""
+"""Tokens for scripts: issued to oneself, shown once, revoked rather than deleted. And whom a provider's people are."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from jobs.admin.rows import logged_in
-from jobs.models import ApiToken
+from jobs.models import ApiToken, Identity
 
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
     """Rows hold digests only; the token itself is on the page that issues it and nowhere else."""
 
-    list_display = ("name", "user", "created_at", "revoked_at")
+    list_display = ("name", "user", "created_at", "last_used_at", "expires_at", "revoked_at")
     list_select_related = ("user",)
     search_fields = ("name__istartswith", "user__username__exact")
-    fields = ("name",)
+    fields = ("name", "expires_at")
     actions = ("revoke",)
 
     def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
@@ -38,7 +37,7 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' ge
 
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
         """Issue it to whoever asks: nobody can make a token for somebody else."""
-        row, obj.issued_token = ApiToken.issue(logged_in(request), obj.name)  # type: ignore[attr-defined]
+        row, obj.issued_token = ApiToken.issue(logged_in(request), obj.name, obj.expires_at)  # type: ignore[attr-defined]
         obj.pk, obj.user = row.pk, row.user
 
     def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
@@ -56,7 +55,18 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' ge
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
         """At once and for good."""
         live = list(queryset.filter(revoked_at=None))
-        ApiToken.objects.filter(pk__in=[token.pk for token in live], revoked_at=None).update(revoked_at=Now())
+        ApiToken.objects.filter(pk__in=[token.pk for token in live]).revoke()
         for token in live:
             self.log_change(request, token, "Revoked.")
         self.message_user(request, f"{len(live)} revoked.", messages.SUCCESS)
+
+
+@admin.register(Identity)
+class IdentityAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+    """Here, and nowhere else, a person of the identity provider is given an account that was there before."""
+
+    list_display = ("user", "subject", "issuer", "created_at")
+    list_select_related = ("user",)
+    search_fields = ("user__username__istartswith", "subject__exact")
+    autocomplete_fields = ("user",)
+    fields = ("user", "issuer", "subject")

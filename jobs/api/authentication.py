@@ -1,4 +1,6 @@
-"""Who is asking: a bearer token, a session, or in `dev` mode one fixed operator. Reads here never write.
+"""Who is asking: a bearer token, a session, or in `dev` mode one fixed operator.
+
+Reads here write nothing but when a token was last used, and that once a minute.
 
 A browser sends its session with every request, whoever caused it, so writes that rest on it must come from our
 own pages; there are no CSRF tokens under /api, because the console knows none.
@@ -8,11 +10,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import cast
+from contextlib import suppress
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 from rest_framework.authentication import BaseAuthentication
@@ -20,6 +24,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from jobs.models import ApiToken
+from jobs.models.access import USED_LATELY
 
 CHALLENGE = 'Bearer realm="planner"'
 DEV_USERNAME = "dev-user"
@@ -73,23 +78,26 @@ class PlannerAuthentication(BaseAuthentication):
 
 
 def user_of_token(token: str) -> User:
-    """The active user who holds this token."""
-    found = (
-        ApiToken.objects.filter(digest=ApiToken.digest_of(token), revoked_at=None, user__is_active=True)
-        .select_related("user")
-        .first()
-    )
+    """The active user who holds this token. That it is used is written down once a minute, reads or no reads."""
+    held = ApiToken.objects.live().filter(digest=ApiToken.digest_of(token)).select_related("user")
+    found: Any = held.annotate(is_use_noted=USED_LATELY).first()
     if found is None:
-        raise AuthenticationFailed("unauthorized: unknown or revoked token")
-    return found.user
+        raise AuthenticationFailed("unauthorized: unknown, expired or revoked token")
+    if not found.is_use_noted:
+        with suppress(DatabaseError):  # a read is answered from a database that takes no writes, too
+            ApiToken.objects.filter(pk=found.pk).note_use()
+    return cast(User, found.user)
 
 
 def refuse_cross_site(request: HttpRequest) -> None:
-    """Refuse a write that a browser says another site caused; clients that are no browsers say nothing."""
-    if request.method in _SAFE_METHODS:
+    """Refuse a write that a browser says another site caused; clients that are no browsers say nothing.
+
+    Sites that PLANNER_CORS_ORIGINS names are no other sites. `*` names none: it opens nothing that rests on a session.
+    """
+    origin = request.headers.get("Origin")
+    if request.method in _SAFE_METHODS or (origin and origin.lower() in settings.CORS_ALLOWED_ORIGINS):
         return
     if request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}:
         raise PermissionDenied("refused: the request comes from another site")
-    origin = request.headers.get("Origin")
     if origin is not None and origin.lower() != f"{request.scheme}://{request.get_host()}".lower():
         raise PermissionDenied("refused: the request comes from another site")

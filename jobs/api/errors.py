@@ -10,7 +10,7 @@ from django.core import signals
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404
 from django.http.request import UnreadablePostError
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import APIException, Throttled
 from rest_framework.response import Response
 
 from jobs.errors import (
@@ -52,7 +52,7 @@ ANSWERS: dict[str, Answer] = {
 # The base class is never raised by itself; adapters' errors stay with those who call adapters.
 NEVER_REACHES_HTTP: frozenset[type[Exception]] = frozenset({PlannerError, UpstreamError})
 
-_GRPC_OF_HTTP = {401: 16, 403: 7, 404: 5, 405: 12, 409: 10, 429: 8, 500: 13, 501: 12, 503: 14}
+_GRPC_OF_HTTP = {401: 16, 403: 7, 404: 5, 405: 12, 409: 10, 429: 8, 500: 13, 501: 12, 502: 14, 503: 14}
 _INVALID_ARGUMENT = 3
 
 
@@ -85,6 +85,12 @@ class BodyTooLarge(APIException):
 
     status_code = 413
     default_detail = "the request is too large"
+
+
+class BadGateway(APIException):
+    """Somebody whom this request needs answered, and not as agreed."""
+
+    status_code = 502
 
 
 class LengthRequired(APIException):
@@ -144,6 +150,8 @@ def _planner_refusal(error: PlannerError) -> Refusal:
 def _framework_refusal(error: APIException) -> Refusal:
     challenge = getattr(error, "auth_header", None)  # set by the framework on the way here
     headers = {"WWW-Authenticate": challenge} if challenge else {}
+    if isinstance(error, Throttled) and (wait := getattr(error, "wait", None)):  # the stubs know of no `wait`
+        headers["Retry-After"] = str(wait)
     return Refusal(error.status_code, str(error.detail), getattr(error, "grpc_code", None), headers=headers)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.models.access import ApiToken, InputFile
+from jobs.models.access import ApiToken, Identity, InputFile, RateLimit
 from jobs.models.catalogue import DeploymentTemplate, ServedModel
 from jobs.models.engine import BatchScan, QueueMessage, Worker
 from jobs.models.job import Job, JobEvent
@@ -13,6 +13,7 @@ __all__ = [
     "ApiToken",
     "BatchScan",
     "DeploymentTemplate",
+    "Identity",
     "InputFile",
     "Job",
     "JobEvent",
@@ -21,6 +22,7 @@ __all__ = [
     "Provision",
     "Queue",
     "QueueMessage",
+    "RateLimit",
     "ServedModel",
     "Worker",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
 from jobs.models import ApiToken
 
@@ -19,6 +21,7 @@ class Command(BaseCommand):
         """Whose token, and what it is called."""
         parser.add_argument("user", help="user name")
         parser.add_argument("--name", default="script", help="what it is for, to know it again (default: %(default)s)")
+        parser.add_argument("--days", type=int, help="it expires after so many days (default: never)")
 
     def handle(self, *args: Any, **options: Any) -> str:
         """The token alone, so that a script can capture it."""
@@ -27,5 +30,6 @@ class Command(BaseCommand):
             raise CommandError(f'there is no active user "{options["user"]}"')
         if len(options["name"]) > 100:
             raise CommandError("the name must not be longer than 100 characters")
-        _row, token = ApiToken.issue(user, options["name"])
+        expires_at = timezone.now() + timedelta(days=options["days"]) if options["days"] else None
+        _row, token = ApiToken.issue(user, options["name"], expires_at)
         return token
