@@ -10,16 +10,17 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
 from jobs.conf import Times, times
+from jobs.roles import ROLES
 
 _CHOICES = {
-    "PLANNER_AUTH_MODE": ("dev", "basic"),
+    "PLANNER_AUTH_MODE": ("dev", "basic", "oidc"),
     "PLANNER_STATUS_VOCABULARY": ("planner", "console"),
 }
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Choices, shares and spans that the engine relies on."""
-    return [*_choices(), *_shares(), *_spans(times())]
+    return [*_choices(), *_shares(), *_identity_provider(), *_spans(times())]
 
 
 def _choices() -> Iterator[CheckMessage]:
@@ -44,6 +45,26 @@ def _shares() -> Iterator[CheckMessage]:
     for name, count in numbers.items():
         if count < 1:
             yield Error(f"{name} is {count}.", hint="Set it to 1 or more.", id="jobs.E003")
+
+    for name in ("PLANNER_WRITES_PER_MINUTE", "PLANNER_PROXIES"):
+        if getattr(settings, name) < 0:
+            yield Error(f"{name} is {getattr(settings, name)}.", hint="Set it to 0 or more.", id="jobs.E003")
+
+
+def _identity_provider() -> Iterator[CheckMessage]:
+    if settings.PLANNER_AUTH_MODE != "oidc":
+        return
+    for name in ("PLANNER_OIDC_ISSUER", "PLANNER_OIDC_CLIENT_ID", "PLANNER_OIDC_CLIENT_SECRET"):
+        if not getattr(settings, name):
+            hint = "PLANNER_AUTH_MODE=oidc needs it; the provider tells it when the planner is registered there."
+            yield Error(f"{name} is not set.", hint=hint, id="jobs.E006")
+    default = settings.PLANNER_OIDC_DEFAULT_ROLE
+    if default and default not in ROLES:
+        hint = f"Leave it empty, or set it to one of: {', '.join(ROLES)}."
+        yield Error(f"PLANNER_OIDC_DEFAULT_ROLE is {default!r}.", hint=hint, id="jobs.E007")
+    if not default and not any(settings.PLANNER_OIDC_ROLES.values()):
+        hint = "Name groups in PLANNER_OIDC_SUBMITTERS, _VIEWERS or _OPERATORS, or set PLANNER_OIDC_DEFAULT_ROLE."
+        yield Error("Nobody who logs in at the identity provider has a role.", hint=hint, id="jobs.E008")
 
 
 def _spans(t: Times) -> Iterator[CheckMessage]:

@@ -10,6 +10,7 @@ from django_q.models import Failure, Schedule, Success
 from jobs.api.base import UnknownRoute
 from jobs.api.health import healthz, readyz
 from jobs.openai_api.base import UnknownRoute as UnknownOpenAIRoute
+from jobs.pages.access import admin_log_in
 from jobs.schema.views import DocsView, SchemaView
 
 # django-q2's own admin resubmits and deletes messages behind the planner's back. Only here has it been registered.
@@ -29,6 +30,7 @@ urlpatterns = [
     path("v1", UnknownOpenAIRoute.as_view()),
     path("v1/", include("jobs.openai_api.urls")),
     path("jobs/", include("jobs.pages.urls")),
+    path("admin/login/", admin_log_in),
     path("admin/", admin.site.urls),
 ]
 

@@ -44,6 +44,9 @@ NEEDS_LOGIN = [
     ("get", "/model-adapters"),
     ("get", "/auth/userinfo"),
     ("post", "/auth/logout"),
+    ("get", "/auth/tokens"),
+    ("post", "/auth/tokens"),
+    ("delete", "/auth/tokens/1"),
 ]
 
 
@@ -102,7 +105,8 @@ def test_a_program_logs_in_and_out(person: User) -> None:
     assert answer.json() == client.get("/auth/userinfo").json()
     cookie = answer.cookies["sessionid"]
     assert cookie["httponly"]
-    assert (cookie["samesite"], cookie["max-age"]) == ("Lax", 86_400)
+    assert cookie["samesite"] == "Lax"
+    assert 86_390 < cookie["max-age"] <= 86_400
     assert client.post("/auth/logout", "").json() == {"message": "logged out"}
     assert_refused(client.get("/auth/userinfo"), 401, 16)
 
@@ -114,6 +118,7 @@ def test_a_program_logs_in_and_out(person: User) -> None:
         {"username": "nobody", "password": "open sesame"},
         {"username": "nul\0", "password": "open sesame"},
         {"username": "alice", "password": "\0"},
+        {"username": "\ud800", "password": "\ud800"},
         {},
     ],
 )
@@ -212,20 +217,14 @@ def test_a_token_does_what_its_user_may() -> None:
     assert Job.objects.get().owner == user
 
 
-def test_a_token_writes_nothing_when_used() -> None:
-    _, token = ApiToken.issue(make_user("viewer"), "script")
-    with CaptureQueriesContext(connection) as queries:
-        assert bearer(token).get(f"{API}/jobs").status_code == 200
-    assert {query["sql"].split()[0] for query in queries} == {"SELECT"}
-
-
 def test_a_token_that_does_not_count_is_refused_even_with_a_session() -> None:
     user = make_user()
+    _, expired = ApiToken.issue(user, "expired", timezone.now())
     revoked, token = ApiToken.issue(user, "old")
     ApiToken.objects.filter(pk=revoked.pk).update(revoked_at=timezone.now())
     left = make_user(is_active=False)
     _, lefts_token = ApiToken.issue(left, "left")
-    for given in (token, lefts_token, "abp_unknown", "", "ü\0", revoked.digest):
+    for given in (token, expired, lefts_token, "abp_unknown", "", "ü\0", revoked.digest):
         client = bearer(given)
         client.force_login(user)
         assert_refused(client.get(f"{API}/jobs"), 401, 16)

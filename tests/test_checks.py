@@ -35,6 +35,8 @@ def test_the_spans_are_right_at_full_size() -> None:
         ("PLANNER_INSTALLATION", "", "jobs.E005"),
         ("PLANNER_WORKERS", 0, "jobs.E003"),
         ("PLANNER_QUEUE_CAPACITY", 0, "jobs.E003"),
+        ("PLANNER_WRITES_PER_MINUTE", -1, "jobs.E003"),
+        ("PLANNER_PROXIES", -1, "jobs.E003"),
         ("PLANNER_TIMES", Times(lease=41.0), "jobs.E004"),
         ("PLANNER_TIMES", Times(look_lease=12.0), "jobs.E004"),
         ("PLANNER_TIMES", Times(no_long_calls_after=31.0), "jobs.E004"),
@@ -49,6 +51,35 @@ def test_a_wrong_setting_is_one_sentence_with_a_remedy(name: str, value: Any, id
         found = check_settings()
     assert [message.id for message in found] == [identity]
     assert found[0].hint
+
+
+PROVIDER = {
+    "PLANNER_AUTH_MODE": "oidc",
+    "PLANNER_OIDC_ISSUER": "https://idp.example.org",
+    "PLANNER_OIDC_CLIENT_ID": "planner",
+    "PLANNER_OIDC_CLIENT_SECRET": "x",
+    "PLANNER_OIDC_DEFAULT_ROLE": "submitter",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "ids"),
+    [
+        ({}, []),
+        ({"PLANNER_OIDC_ISSUER": "", "PLANNER_OIDC_CLIENT_SECRET": ""}, ["jobs.E006", "jobs.E006"]),
+        ({"PLANNER_OIDC_DEFAULT_ROLE": "superuser"}, ["jobs.E007"]),
+        ({"PLANNER_OIDC_DEFAULT_ROLE": ""}, ["jobs.E008"]),
+        ({"PLANNER_OIDC_DEFAULT_ROLE": "", "PLANNER_OIDC_ROLES": {"viewer": ["all"]}}, []),
+        ({"PLANNER_AUTH_MODE": "basic", "PLANNER_OIDC_ISSUER": ""}, []),
+    ],
+)
+def test_an_identity_provider_is_told_in_full_and_gives_somebody_a_role(
+    changed: dict[str, Any], ids: list[str]
+) -> None:
+    with override_settings(**{**PROVIDER, **changed}):
+        found = check_settings()
+    assert [message.id for message in found] == ids
+    assert all(message.hint for message in found)
 
 
 def test_an_empty_share_of_threads_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
 
 from django.conf import settings
 from django.contrib.auth import authenticate, login, logout
@@ -14,13 +14,23 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from jobs import accounts, oidc
 from jobs.api.authentication import DEV_USERNAME, is_dev_mode, refuse_cross_site
 from jobs.api.base import ApiView, PublicView, user_of
 from jobs.api.bodies import FormBody, JsonBody
+from jobs.api.errors import BadGateway
 from jobs.api.parsing import Body
+from jobs.api.throttling import LogInAttempt
 from jobs.errors import InvalidRequest
+from jobs.validation import is_storable
+
+logger = logging.getLogger(__name__)
 
 _WRONG = "wrong user name or password"
+_HOW = {
+    "basic": "POST username and password as JSON to log in",
+    "dev": "nobody logs in here: every request is the development user's",
+}
 
 
 class ConfigView(PublicView):
@@ -39,60 +49,86 @@ class UserInfoView(ApiView):
         return Response(user_json(user_of(request)))
 
 
-class LoginView(PublicView):
-    """The form for people, JSON for programs."""
+class _ForBrowsers(PublicView):
+    """A view that people are sent to: what goes wrong there is a page for them, and JSON for programs."""
+
+    def handle_exception(self, exc: Exception) -> Response | HttpResponse:  # type: ignore[override] # a page, too
+        """The refusal, in the form that is asked for."""
+        refused = super().handle_exception(exc)
+        is_post = self.request.method == "POST"
+        if not (_is_form(self.request) if is_post else _wants_page(self.request)):
+            return refused
+        page = _form if is_post else _refused_page
+        response = page(self.request._request, error=refused.data["message"], status=refused.status_code)
+        if "Retry-After" in refused:
+            response["Retry-After"] = refused["Retry-After"]
+        return response
+
+
+class LoginView(_ForBrowsers):
+    """The form for people, JSON for programs; with an identity provider, the way there."""
 
     parser_classes = (JsonBody, FormBody)
 
     def get(self, request: Request) -> Response | HttpResponse:
-        """The form; in `dev` mode straight back, since nobody logs in there."""
+        """The form; in `dev` mode straight back, since nobody logs in there; in `oidc` mode on to the provider."""
         return_to = local_path(request.query_params.get("return", ""))
-        if "text/html" not in request.headers.get("Accept", ""):
-            return Response(
-                {"mode": settings.PLANNER_AUTH_MODE, "message": "POST username and password as JSON to log in"}
-            )
-        return redirect(return_to) if is_dev_mode() else login_form(request._request, return_to)
+        if settings.PLANNER_AUTH_MODE == "oidc":
+            LogInAttempt(request._request).begin()
+            return redirect(oidc.begin(request._request, return_to))
+        if not _wants_page(request):
+            return Response({"mode": settings.PLANNER_AUTH_MODE, "message": _HOW[settings.PLANNER_AUTH_MODE]})
+        return redirect(return_to) if is_dev_mode() else _form(request._request, return_to)
 
     def post(self, request: Request) -> Response | HttpResponse:
         """Log in: 303 to where one came from for the form, the user for JSON."""
         refuse_cross_site(request._request)
-        if is_dev_mode():
-            raise InvalidRequest("mode", "nobody logs in here: every request is the development user's")
+        if settings.PLANNER_AUTH_MODE != "basic":
+            raise InvalidRequest("mode", _HOW.get(settings.PLANNER_AUTH_MODE, "people log in at the identity provider"))
         body = Body(request.data)
-        username, password = body.text("username"), body.text("password")
-        # NUL is in no user name, and PostgreSQL refuses to look for it
-        user = None if "\0" in username else authenticate(request._request, username=username, password=password)
-        is_form = request.content_type.startswith(FormBody.media_type)
-        return_to = local_path(body.text("return")) if is_form else ""
-        if not isinstance(user, User):
-            if is_form:
-                return login_form(request._request, return_to, error=_WRONG)
-            raise AuthenticationFailed(_WRONG)
+        user = _user_of_password(request._request, body.text("username"), body.text("password"))
         login(request._request, user)
-        return _see_other(return_to) if is_form else Response(user_json(user))
+        return _see_other(local_path(body.text("return"))) if _is_form(request) else Response(user_json(user))
 
 
 class LogoutView(ApiView):
     """The end of a session."""
 
     def post(self, request: Request) -> Response:
-        """Forget the session."""
+        """Forget the session; `redirect_url` is where the browser ends the one at the identity provider."""
+        provider_log_out = oidc.end_session_url(request._request)
         logout(request._request)
-        return Response({"message": "logged out"})
+        further = {"redirect_url": provider_log_out} if provider_log_out else {}
+        return Response({"message": "logged out", **further})
 
 
-class CallbackView(PublicView):
-    """Where an identity provider would send people back to."""
+class CallbackView(_ForBrowsers):
+    """Where the identity provider sends people back to."""
 
-    def get(self, request: Request) -> Response:
-        """Refused: there is no such provider in `dev` and `basic` mode."""
-        raise InvalidRequest("mode", "there is no identity provider here")
+    def get(self, request: Request) -> Response | HttpResponse:
+        """Log in whom the provider vouches for, and go where they wanted to."""
+        if settings.PLANNER_AUTH_MODE != "oidc":
+            raise InvalidRequest("mode", "there is no identity provider here")
+        try:
+            sign_in = oidc.finish(request._request)
+        except oidc.ProviderFault as fault:
+            logger.warning("identity provider: %s: %s", fault, fault.__cause__)
+            raise BadGateway(f"the identity provider: {fault}") from fault
+        except oidc.TokenRefused as refused:
+            logger.warning("identity provider: an ID token was refused: %s", refused)
+            raise AuthenticationFailed("the identity provider's token is not valid here") from refused
+        user = accounts.user_of_claims(sign_in.claims["iss"], sign_in.claims)
+        if not user.is_active:
+            raise AuthenticationFailed("this account is disabled")
+        login(request._request, user)
+        oidc.keep_id_token(request._request, sign_in.id_token)
+        return redirect(local_path(sign_in.return_to))
 
 
 def user_json(user: User) -> dict[str, str]:
     """The six keys, always strings. `email` equals `createdBy` of the user's jobs, or else `username` does."""
     return {
-        "id": DEV_USERNAME if is_dev_mode() else f"basic-{user.username}",
+        "id": _wire_id(user),
         "name": user.get_full_name() or user.username,
         "email": user.email,
         "role": "admin" if user.has_perm("jobs.cancel_any_job") else "viewer",
@@ -107,10 +143,39 @@ def local_path(path: str) -> str:
     return path if is_local else "/"
 
 
-def login_form(request: HttpRequest, return_to: str, error: str = "") -> HttpResponse:
-    """The form; 401 if it says why it comes back."""
-    context: dict[str, Any] = {"return_to": return_to, "error": error}
-    return render(request, "auth/login.html", context, status=401 if error else 200)
+def _wire_id(user: User) -> str:
+    if settings.PLANNER_AUTH_MODE == "oidc" and (identity := user.identities.first()):
+        return str(identity.subject)
+    return DEV_USERNAME if is_dev_mode() else f"basic-{user.username}"
+
+
+def _user_of_password(request: HttpRequest, username: str, password: str) -> User:
+    attempt = LogInAttempt(request, username)
+    attempt.begin()
+    # what cannot be stored is in no user name, and PostgreSQL refuses to look for it
+    is_possible = is_storable(username + password)
+    user = authenticate(request, username=username, password=password) if is_possible else None
+    if not isinstance(user, User):
+        raise AuthenticationFailed(_WRONG)
+    attempt.succeeded()
+    return user
+
+
+def _is_form(request: Request) -> bool:
+    return bool(request.content_type.startswith(FormBody.media_type))
+
+
+def _wants_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def _form(request: HttpRequest, return_to: str = "", error: str = "", status: int = 200) -> HttpResponse:
+    return_to = return_to or local_path(request.POST.get("return", ""))
+    return render(request, "auth/login.html", {"return_to": return_to, "error": error}, status=status)
+
+
+def _refused_page(request: HttpRequest, error: str, status: int) -> HttpResponse:
+    return render(request, "auth/refused.html", {"error": error, "login_path": settings.LOGIN_URL}, status=status)
 
 
 def _see_other(path: str) -> HttpResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from jobs import planner
+from jobs import oidc, planner
 from jobs.api import auth, base, catalogue, files, jobs, provisions, queue, tokens, wire
 
 _TEMPLATES = "v1/models/<str:model_id>/deployment-templates"
@@ -15,7 +15,7 @@ urlpatterns = [
     path("v1/auth/login", auth.LoginView.as_view()),
     path("v1/auth/logout", auth.LogoutView.as_view()),
     path("v1/auth/userinfo", auth.UserInfoView.as_view()),
-    path("v1/auth/callback", auth.CallbackView.as_view()),
+    path("v1/auth/callback", auth.CallbackView.as_view(), name=oidc.CALLBACK),
     path("v1/auth/tokens", tokens.TokensView.as_view()),
     path("v1/auth/tokens/<str:token_id>", tokens.TokenView.as_view()),
     path("v1/jobs", jobs.JobsView.as_view()),

@@ -10,9 +10,12 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib.auth import logout
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
+
+from jobs import oidc
 
 View = Callable[Concatenate[HttpRequest, User, ...], HttpResponse]
 
@@ -24,16 +27,29 @@ def signed_in(view: View) -> Callable[..., HttpResponse]:
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if isinstance(request.user, User):
             return view(request, request.user, *args, **kwargs)
-        return redirect(f"{settings.LOGIN_URL}?{urlencode({'return': request.get_full_path()})}")
+        return _to_log_in(request.get_full_path())
 
     return guarded
 
 
+@require_safe
+def admin_log_in(request: HttpRequest) -> HttpResponse:
+    """In the place of the admin's own log-in, which counts no attempts and knows no identity provider."""
+    if request.user.is_authenticated:  # and yet was sent here: another log-in would only lead here again
+        raise PermissionDenied("The admin is for operators.")
+    return _to_log_in(request.GET.get("next", "/admin/"))
+
+
+def _to_log_in(return_to: str) -> HttpResponse:
+    return redirect(f"{settings.LOGIN_URL}?{urlencode({'return': return_to})}")
+
+
 @require_POST
 def log_out(request: HttpRequest) -> HttpResponse:
-    """End the session here."""
+    """End the session here, and then the one at the identity provider."""
+    provider_log_out = oidc.end_session_url(request)
     logout(request)
-    return redirect("pages:signed_out")
+    return redirect(provider_log_out or "pages:signed_out")
 
 
 @require_safe
