@@ -19,9 +19,10 @@ class SiteConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the site's checks, and what follows a migrate."""
-        from planner_site.checks import check_security
+        from planner_site.checks import check_console, check_security
 
         register(check_security, Tags.security)
+        register(check_console, Tags.files)
         users = installed.get_app_config("auth")
         post_migrate.connect(_create_dev_user, sender=users, dispatch_uid="planner_site.dev_user")
 

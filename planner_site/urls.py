@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 from django_q.models import Failure, Schedule, Success
 
@@ -12,12 +12,12 @@ from jobs.api.health import healthz, readyz
 from jobs.openai_api.base import UnknownRoute as UnknownOpenAIRoute
 from jobs.pages.access import admin_log_in
 from jobs.schema.views import DocsView, SchemaView
+from planner_site.console import console
 
 # django-q2's own admin resubmits and deletes messages behind the planner's back. Only here has it been registered.
 admin.site.unregister([Failure, Schedule, Success])
 
 urlpatterns = [
-    path("", RedirectView.as_view(url="/jobs/")),
     path("jobs", RedirectView.as_view(url="/jobs/")),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("healthz", healthz),
@@ -32,6 +32,7 @@ urlpatterns = [
     path("jobs/", include("jobs.pages.urls")),
     path("admin/login/", admin_log_in),
     path("admin/", admin.site.urls),
+    re_path(r"^(?!(?:api|v1|admin|jobs|static|healthz|readyz|metrics)(?:/|$))", console),
 ]
 
 handler400 = "planner_site.error_pages.handler400"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,16 +16,20 @@ from planner_site.checks import check_security
 KEY = "an-installation-key-" + "0123456789abcdef" * 3
 
 
-def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     names = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "PLANNER_"))}
     return subprocess.run(
-        [sys.executable, "manage.py", "check", *arguments],
+        [sys.executable, *arguments],
         env={**names, **environment},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run("manage.py", "check", *arguments, **environment)
 
 
 @pytest.mark.processes
@@ -46,6 +51,8 @@ def test_without_a_key_it_does_not_start() -> None:
         ({}, []),
         ({"IS_DEVELOPMENT_KEY": True}, ["planner.E001"]),
         ({"PLANNER_AUTH_MODE": "dev"}, ["planner.E002"]),
+        ({"PLANNER_AUTH_MODE": "oidc", "PLANNER_OIDC_ISSUER": "http://idp.example.org"}, ["planner.E003"]),
+        ({"PLANNER_AUTH_MODE": "oidc", "PLANNER_OIDC_ISSUER": "https://idp.example.org"}, []),
         ({"IS_DEVELOPMENT_KEY": True, "PLANNER_AUTH_MODE": "dev", "HTTPS": False}, []),
         ({"IS_DEVELOPMENT_KEY": True, "PLANNER_AUTH_MODE": "dev", "DEBUG": True}, []),
     ],
@@ -56,6 +63,38 @@ def test_what_everybody_knows_opens_no_real_installation(
     for name, value in {"DEBUG": False, "HTTPS": True, "IS_DEVELOPMENT_KEY": False, **changed}.items():
         setattr(settings, name, value)
     assert [message.id for message in check_security()] == ids
+
+
+@pytest.mark.processes
+def test_without_a_key_the_web_does_not_start_either() -> None:
+    result = run("-c", "import planner_site.wsgi", DATABASE_URL="postgresql://nobody@127.0.0.1:9/none")
+    assert result.returncode != 0
+    assert "planner.E001" in result.stderr
+
+
+NAMED = ["CORS_ALLOWED_ORIGINS", "CORS_ALLOW_ALL_ORIGINS", "CORS_ALLOW_CREDENTIALS", "PLANNER_STATUS_VOCABULARY"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, [[], False, True, "planner"]),
+        (
+            {"PLANNER_CORS_ORIGINS": "https://A.example/, https://b.example", "PLANNER_CONSOLE_DIST": "/x"},
+            [["https://a.example", "https://b.example"], False, True, "console"],
+        ),
+        (
+            {"PLANNER_CORS_ORIGINS": "*", "PLANNER_CONSOLE_DIST": "/x", "PLANNER_STATUS_VOCABULARY": "planner"},
+            [[], True, False, "planner"],
+        ),
+    ],
+)
+def test_what_the_environment_says_of_consoles(environment: dict[str, str], expected: list[Any]) -> None:
+    program = (
+        f"import json; from planner_site import settings as s; print(json.dumps([getattr(s, n) for n in {NAMED}]))"
+    )
+    assert json.loads(run("-c", program, **environment).stdout) == expected
 
 
 @pytest.mark.parametrize(("path", "is_moved"), [("/api/v1/health", True), ("/jobs/", True), ("/healthz", False)])
