@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from jsonschema import Draft202012Validator
 
-from jobs.models import DeploymentTemplate, InputFile, Job, OwnerQuota, Pool, Provision
+from jobs.models import ApiToken, DeploymentTemplate, InputFile, Job, OwnerQuota, Pool, Provision
 from jobs.schema.document import OPERATIONS, document
 from jobs.testing.fake_mds import FakeMds
 from tests.api_client import ApiClient, api, job_body
@@ -160,7 +160,15 @@ def addresses(jobs: list[Job]) -> list[str]:
     template = make_template()
     models = f"/models/{template.model_id}"
     return [
-        *("/health", "/auth/config", "/auth/login", "/auth/userinfo", "/auth/callback", "/config/job-capabilities"),
+        *(
+            "/health",
+            "/auth/config",
+            "/auth/login",
+            "/auth/userinfo",
+            "/auth/callback",
+            "/auth/tokens",
+            "/config/job-capabilities",
+        ),
         *("/jobs", "/queue", "/provisions", "/files", "/models", "/deployments", "/model-adapters"),
         "/model-adapter-targets",
         *("/jobs?limit=2", "/jobs?status=sleeping", "/provisions?limit=2", "/files?limit=0", "/jobs/nobody"),
@@ -208,6 +216,11 @@ def test_whatever_is_changed_is_answered_as_documented(role: str) -> None:
     ]
     for path, template in wishes:
         assert_conforms(client.post(path, {"priority": 5, "reason": "a test"}), f"/api/v1{template}", "POST")
+    for sent in ({"name": "nightly"}, {"name": "nightly", "expires_in_seconds": 60}, {}, []):
+        assert_conforms(client.post("/auth/tokens", sent), "/api/v1/auth/tokens", "POST")
+    for token_id in (ApiToken.objects.get(expires_at=None).pk, 0):
+        revoked = client.client.delete(f"/api/v1/auth/tokens/{token_id}")
+        assert_conforms(revoked, "/api/v1/auth/tokens/{token_id}", "DELETE")
     body = job_body(client.user)
     for sent in (body, body, body | {"name": "another"}, {}, []):
         assert_conforms(client.post("/jobs", sent, Idempotency_Key="once"), "/api/v1/jobs", "POST")

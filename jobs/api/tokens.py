@@ -17,8 +17,8 @@ from jobs.models import ApiToken
 from jobs.validation import is_storable
 
 MAX_TOKENS = 100  # of one user that are not revoked; so the list needs no pages
-_MAX_NAME = 100
-_MAX_SECONDS = 10 * 365 * 86_400
+MAX_NAME = 100
+MAX_SECONDS = 10 * 365 * 86_400
 
 
 class TokensView(ApiView):
@@ -27,7 +27,7 @@ class TokensView(ApiView):
     def get(self, request: Request) -> Response:
         """Newest first; the tokens themselves cannot be shown again."""
         tokens = ApiToken.objects.unrevoked().filter(user=user_of(request))
-        return Response({"tokens": [_token_json(token) for token in tokens]})
+        return Response({"tokens": [token_json(token) for token in tokens]})
 
     def post(self, request: Request) -> Response:
         """Issue one: `secret` is the token, in this answer and nowhere else."""
@@ -41,7 +41,7 @@ class TokensView(ApiView):
         expires_at = None if seconds is None else timezone.now() + timedelta(seconds=seconds)
         token, secret = ApiToken.issue(user, name, expires_at)
         token.refresh_from_db()
-        return Response({"token": _token_json(token), "secret": secret}, headers={"Cache-Control": "no-store"})
+        return Response({"token": token_json(token), "secret": secret}, headers={"Cache-Control": "no-store"})
 
 
 class TokenView(ApiView):
@@ -57,7 +57,8 @@ class TokenView(ApiView):
         return Response({})
 
 
-def _token_json(token: ApiToken) -> dict[str, Any]:
+def token_json(token: ApiToken) -> dict[str, Any]:
+    """A token as its user sees it."""
     return {
         "id": str(token.pk),
         "name": token.name,
@@ -69,8 +70,8 @@ def _token_json(token: ApiToken) -> dict[str, Any]:
 
 def _name_of(body: Body) -> str:
     name = body.text("name").strip()
-    if not name or len(name) > _MAX_NAME or not is_storable(name):
-        raise InvalidRequest("name", f"must have 1 to {_MAX_NAME} characters: what the token is for")
+    if not name or len(name) > MAX_NAME or not is_storable(name):
+        raise InvalidRequest("name", f"must have 1 to {MAX_NAME} characters: what the token is for")
     return name
 
 
@@ -78,6 +79,6 @@ def _seconds_of(body: Body) -> int | None:
     seconds = body.get("expires_in_seconds")
     if seconds is None:
         return None
-    if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 < seconds <= _MAX_SECONDS:
-        raise InvalidRequest("expires_in_seconds", f"must be an integer from 1 to {_MAX_SECONDS}")
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
+        raise InvalidRequest("expires_in_seconds", f"must be an integer from 1 to {MAX_SECONDS}")
     return seconds

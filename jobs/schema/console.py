@@ -7,10 +7,11 @@ from typing import Any
 
 from jobs import conf
 from jobs.api import wire
+from jobs.api.tokens import MAX_NAME, MAX_SECONDS, token_json
 from jobs.api.vocabulary import PROVISION_WORDS, job_word
 from jobs.files import PURPOSE
 from jobs.holds import MAX_REASON_LENGTH
-from jobs.models import InputFile, JobEvent, Pool, Provision
+from jobs.models import ApiToken, InputFile, JobEvent, Pool, Provision
 from jobs.schema import catalogue
 from jobs.schema.catalogue import MODEL_ID
 from jobs.schema.shapes import (
@@ -274,6 +275,12 @@ def _files() -> dict[str, Schema]:
 def _access() -> dict[str, Schema]:
     mode = one_of(("basic", "dev", "oidc"))
     user = {"id": "basic-sam", "name": "Sam", "email": "sam@example.org", "role": "viewer"}
+    token = token_json(ApiToken(pk=7, name="nightly", created_at=_AT))
+    logged_out = shape(
+        "The session is over; `redirect_url`, if there is one, ends the one at the identity provider.",
+        {"message": "logged out"},
+    )
+    logged_out["properties"]["redirect_url"] = text(format="uri")
     error = {"code": 3, "message": "limit: must be an integer, not negative", "details": []}
     return {
         "Health": shape("It answers.", {"status": "ok"}, status=one_of(("ok",))),
@@ -293,7 +300,22 @@ def _access() -> dict[str, Schema]:
             {**user, "username": "sam", "picture": ""},
             role=one_of(("admin", "viewer")),
         ),
-        "LoggedOut": shape("The session is over.", {"message": "logged out"}),
+        "LoggedOut": logged_out,
+        "Token": shape("A token for scripts, without its secret; it expires at `expiresAt` unless that is 0.", token),
+        "TokenList": shape("Newest first.", {"tokens": [token]}, tokens=array(ref("Token"))),
+        "NewToken": request(
+            "What the token is for.",
+            {"name": "nightly", "expires_in_seconds": 2_592_000},
+            required=("name",),
+            name=text(minLength=1, maxLength=MAX_NAME),
+            expires_in_seconds=nullable(integer(1, MAX_SECONDS, "Without it, it does not expire.")),
+        ),
+        "IssuedToken": shape(
+            "A new token. Its secret is in this answer and nowhere else.",
+            {"token": token, "secret": "abp_..."},
+            token=ref("Token"),
+        ),
+        "Nothing": shape("Done.", {}),
         "Error": shape(
             "Why a request was refused.",
             error,

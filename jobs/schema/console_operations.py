@@ -30,6 +30,7 @@ _IN_PATH = (
     _path("file_id", "The id of an input, or of what a job has written.", FILE_ID),
     _path("model_id", "The model's id.", MODEL_ID),
     _path("template_id", "The template's id.", TEMPLATE_ID),
+    _path("token_id", "The token's id.", "7"),
     _path("username", "The owner's user name.", "sam"),
     _path("name", "A name.", "west"),
 )
@@ -290,11 +291,13 @@ _ACCESS = {
     ),
     ("/api/v1/auth/login", "GET"): Operation(
         "Show log in",
-        "For people the form, or where nobody logs in the way back; for programs how to log in.",
+        "For people the form, or where nobody logs in the way back; for programs how to log in. In `oidc` mode "
+        "on to the identity provider.",
         "access",
         "LogInHint",
         (Parameter("return", "The path to come back to; only of this site.", "/jobs/", text()),),
         is_public=True,
+        errors=(429, 503),
         redirect=302,
         has_page=True,
     ),
@@ -316,8 +319,24 @@ _ACCESS = {
         "Where an identity provider sends people back to; a 400 where there is none.",
         "access",
         "",
+        errors=(401, 502, 503),
         is_public=True,
         redirect=302,
+        has_page=True,
+    ),
+    ("/api/v1/auth/tokens", "GET"): Operation(
+        "List tokens", "One's own tokens for scripts that are not revoked.", "access", "TokenList"
+    ),
+    ("/api/v1/auth/tokens", "POST"): Operation(
+        "Issue token",
+        "For people only: a token issues no tokens.",
+        "access",
+        "IssuedToken",
+        body="NewToken",
+        errors=(409,),
+    ),
+    ("/api/v1/auth/tokens/{token_id}", "DELETE"): Operation(
+        "Revoke token", "At once and for good; again is no error.", "access", "Nothing"
     ),
 }
 

@@ -21,7 +21,10 @@ REFUSALS: dict[int, tuple[str, Refusal]] = {
         "What was sent is wrong; `details` names the field.",
         Refusal(400, "limit: must be an integer, not negative"),
     ),
-    401: ("Nobody is logged in, or the token is not known.", Refusal(401, "unauthorized: unknown or revoked token")),
+    401: (
+        "Nobody is logged in, or the token opens nothing.",
+        Refusal(401, "unauthorized: unknown, expired or revoked token"),
+    ),
     403: (
         "Not allowed to this user, or a browser sent it from another site.",
         Refusal(403, "only operators can do this"),
@@ -33,7 +36,14 @@ REFUSALS: dict[int, tuple[str, Refusal]] = {
     413: ("The body is too large.", Refusal(413, "the request is too large")),
     415: ("The body is of another content type.", Refusal(415, 'Unsupported media type "text/plain" in request.')),
     429: ("Too many; `Retry-After` says when to come again.", Refusal(429, "the queue is full")),
-    503: ("The database or the metadata service does not answer.", Refusal(503, "please try again")),
+    502: (
+        "The identity provider's answer is not as agreed.",
+        Refusal(502, "the identity provider: the exchange of the code failed"),
+    ),
+    503: (
+        "The database, the metadata service or the identity provider does not answer.",
+        Refusal(503, "please try again"),
+    ),
 }
 _HEADERS = {
     401: ("WWW-Authenticate", {"type": "string"}),
