@@ -125,6 +125,9 @@ def test_sessions_and_tokens_of_a_user_share_one_allowance_and_others_have_their
         assert client.delete(f"{API}/auth/tokens/0").status_code == 404
     for client in (ApiClient(user).client, script):
         assert_refused(client.delete(f"{API}/auth/tokens/0"), 429, 8)
+        refused = client.post("/v1/batches", {}, content_type="application/json")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert 28 <= int(refused["Retry-After"]) <= 30
     assert api().client.delete(f"{API}/auth/tokens/0").status_code == 404
 
 
