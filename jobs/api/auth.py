@@ -122,7 +122,7 @@ class CallbackView(_ForBrowsers):
             raise AuthenticationFailed("this account is disabled")
         login(request._request, user)
         oidc.keep_id_token(request._request, sign_in.id_token)
-        return redirect(local_path(sign_in.return_to))
+        return redirect(sign_in.return_to)
 
 
 def user_json(user: User) -> dict[str, str]:
