@@ -13,6 +13,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from jobs.models import ApiToken
 from jobs.testing.fake_mds import FakeMds
 from tests.engine import running_job
 from tests.factories import make_file, make_template, make_user
@@ -40,6 +41,9 @@ TABLE: dict[str, tuple[int, ...]] = {
     "GET /api/v1/auth/callback": (400, 400, 400, 400, 400),  # without an identity provider
     "GET /api/v1/auth/userinfo": ALL,
     "POST /api/v1/auth/logout": ALL,
+    "GET /api/v1/auth/tokens": ALL,
+    "POST /api/v1/auth/tokens": ALL,
+    "DELETE /api/v1/auth/tokens/{token}": (401, 404, 404, 200, 404),  # one's own, and nobody else's
     "GET /api/v1/jobs": ALL,
     "POST /api/v1/jobs": (401, 403, 400, 200, 200),  # with the owner's file: there is none for a stranger
     "GET /api/v1/jobs/{job}": SEEN,
@@ -120,6 +124,7 @@ class Place:
             "POST /v1/batches": {"input_file_id": self.ids["file"], **job},
             "POST /api/v1/jobs/{job}/priority": {"priority": 7},
             "POST /api/v1/models": {"name": "New"},
+            "POST /api/v1/auth/tokens": {"name": "new"},
             "POST /api/v1/models/{model}/deployment-templates": {"name": "new", "spec": spec},
         }.get(endpoint, {})
 
@@ -136,6 +141,7 @@ def place(fake_mds: FakeMds) -> Place:
         "pool": job.provision.pool.name,
         "owner": owner.username,
         "file": file.id,
+        "token": str(ApiToken.objects.create(pk=4_711_000_000, user=owner, name="script").pk),
         "model": template.model_id,
         "template": template.id,
         "name": template.name,
@@ -155,7 +161,7 @@ def test_everybody_gets_what_the_table_says(endpoint: str, role: str, place: Pla
     assert answer.status_code == TABLE[endpoint][ROLES.index(role)], getattr(answer, "content", "")
 
 
-NOTHING = {"job": "job_nope", "provision": "6d0f7f2c-5b8e-4a55-9a0e-6a2f7f2f8a11", "file": "file-nope"}
+NOTHING = {"job": "job_nope", "provision": "6d0f7f2c-5b8e-4a55-9a0e-6a2f7f2f8a11", "file": "file-nope", "token": "0"}
 HIDDEN = [
     (endpoint, role)
     for endpoint, statuses in TABLE.items()
