@@ -91,8 +91,11 @@ def one_transaction(db: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def callers(one_transaction: None, fake_mds: FakeMds, caplog: pytest.LogCaptureFixture) -> list[dict[str, str]]:
+def callers(
+    one_transaction: None, fake_mds: FakeMds, caplog: pytest.LogCaptureFixture, settings: Any
+) -> list[dict[str, str]]:
     """The headers of nobody, a submitter and an operator; and a row of every example."""
+    settings.PLANNER_WRITES_PER_MINUTE = 0  # or most of many writes would be a 429
     caplog.set_level(logging.CRITICAL, "django.request")  # each 4xx is a line
     owner = make_user("submitter", username="sam", password="a secret")
     fake_mds.add_file(FILE_ID, b'{"custom_id": "1"}\n')
