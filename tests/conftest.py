@@ -35,6 +35,7 @@ _alone: list[TextIO] = []
 
 def pytest_configure(config: pytest.Config) -> None:
     """One run at a time in this checkout, however many processes share it: this is the process that starts them."""
+    Path(settings.STATIC_ROOT).mkdir(exist_ok=True)  # WhiteNoise warns of a missing folder, and that is an error here
     if hasattr(config, "workerinput"):
         return
     folder = settings.BASE_DIR / ".data" / "test"
@@ -84,12 +85,6 @@ def quick_flush() -> Iterator[None]:
         patches.setattr(DatabaseOperations, "sql_flush", deletes)
         patches.setattr(flush, "emit_post_migrate_signal", lambda *args, **options: None)
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def static_folder() -> None:
-    """WhiteNoise warns of a missing folder, and a warning is an error here."""
-    Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
 
 
 @pytest.fixture(autouse=True)

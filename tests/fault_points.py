@@ -6,6 +6,7 @@ from tests.faults import FAULTS
 
 POINTS: dict[str, tuple[str, ...]] = {
     "cancelled_while_pending": (
+        "rate_limits.take: ratelimit",
         "planner.enqueue: job, jobevent, queuemessage",
         "broker.take: queuemessage",
         "scans.claim_scan: batchscan",
@@ -66,8 +67,8 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
     "resource_vanished": (
         "claims.step: batch seen",
+        "claims.step: batch seen, resource_lost, intent cancel",
         "observations.record_observation: job, pool, provision",
-        "claims.step: resource_lost, intent cancel",
     ),
     "a_second_batch": (
         "scan: mds.get",

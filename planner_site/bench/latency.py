@@ -32,7 +32,7 @@ WAITING_SECONDS = 300  # until all are asked for
 
 def measure(purpose: str, scale: float) -> Figures:
     """The idle latency, with a stub and with the real metadata service; and from readiness on, among others waiting."""
-    jobs = max(2, round(JOBS * scale))
+    jobs = max(1, round(JOBS * scale))
     with FakeMds(run_seconds=0.001) as stub:  # each batch is over at the first look
 
         def arrived_at(job_id: str) -> float:
