@@ -37,8 +37,8 @@ class Times:
     scan_margin: float = 60.0  # how far a scan reaches behind what it must cover (clock differences)
     batch_missing_grace: float = 30.0  # a recorded batch unknown for this long is lost
     deadline_grace: float = 60.0  # the MDS may finalize this long past the deadline before we step in
-    wind_up_timeout: float = 3600.0  # a batch that for this long only had to be finalized or cancelled is given up
     finalize_grace: float = 600.0  # a batch that the MDS neither ends nor stops this long past it is given up
+    wind_up_timeout: float = 3600.0  # a batch that for this long only had to be finalized or cancelled is given up
     partial_expiry_margin: float = 5.0  # a partial batch that ended this close to its deadline expired
     lease_margin: float = 120.0  # a resource outlives its batch's deadline by this much
     stalled: float = 20.0  # no pass has beaten for this long although work is due

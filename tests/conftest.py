@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -109,6 +110,22 @@ def mds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield service.url
     finally:
         service.stop()
+
+
+@pytest.fixture
+def real_mds(mds: str, settings: Any) -> str:
+    """The planner is pointed at the real metadata service."""
+    settings.PLANNER_MDS_URL = mds
+    return mds
+
+
+@pytest.fixture
+def no_mds(settings: Any) -> Iterator[None]:
+    """An address where nobody listens."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        settings.PLANNER_MDS_URL = f"http://127.0.0.1:{reserved.getsockname()[1]}"
+        yield
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -21,21 +19,6 @@ pytestmark = pytest.mark.django_db
 
 LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
 CONTENT = b"".join(json.dumps({**LINE, "custom_id": str(number)}).encode() + b"\n" for number in range(5))
-
-
-@pytest.fixture
-def real_mds(mds: str, settings: Any) -> str:
-    settings.PLANNER_MDS_URL = mds
-    return mds
-
-
-@pytest.fixture
-def no_mds(settings: Any) -> Iterator[None]:
-    """An address where nobody listens."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        settings.PLANNER_MDS_URL = f"http://127.0.0.1:{reserved.getsockname()[1]}"
-        yield
 
 
 def upload(client: ApiClient, content: bytes = CONTENT, name: str = "in.jsonl", **fields: Any) -> Any:

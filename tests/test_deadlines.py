@@ -99,19 +99,25 @@ def test_a_cancel_that_the_mds_takes_and_never_finishes_is_sent_again(
     assert Job.objects.get().status == "cancelled"
 
 
+def with_batch(status: str, fake_mds: FakeMds, simulated_server: SimulatedServer) -> Job:
+    """A job whose batch got so far, and neither goes on nor stops by itself."""
+    simulated_pool(simulated_server)
+    fake_mds.run_seconds = fake_mds.cancel_seconds = 1e6
+    make_job()
+    ticking_until(lambda: Job.objects.get().batch_id)
+    fake_mds.set_status(Job.objects.get().batch_id, status)
+    ticking_until(lambda: Job.objects.get().status == status)
+    return Job.objects.get()
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
 @pytest.mark.parametrize("status", ["in_progress", "finalizing"])
 def test_a_batch_that_the_mds_neither_ends_nor_stops_is_given_up_long_after_its_deadline(
     status: str, is_cancelled: bool, fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     """Its resource is given back, and the batch is left to the scan to stop."""
-    simulated_pool(simulated_server)
-    fake_mds.run_seconds = fake_mds.cancel_seconds = 1e6
-    job = make_job()
-    ticking_until(lambda: Job.objects.get().batch_id)
-    batch_id = Job.objects.get().batch_id
-    fake_mds.set_status(batch_id, status)
-    ticking_until(lambda: Job.objects.get().status == status)
+    job = with_batch(status, fake_mds, simulated_server)
+    batch_id = job.batch_id
     if is_cancelled:
         planner.cancel(job.owner, job.id)
     fake_mds.set_status(batch_id, status, expires_at=int(time.time()) - 3600)
@@ -143,13 +149,8 @@ def test_a_batch_that_only_has_to_be_wound_up_does_not_hold_its_resource_for_a_d
     told: str, is_cancelled: bool, end: tuple[str, str], fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
     """A killed MDS leaves a batch that it was finalizing as it is, for ever."""
-    simulated_pool(simulated_server)
-    fake_mds.run_seconds = fake_mds.cancel_seconds = 1e6
-    job = make_job()
-    ticking_until(lambda: Job.objects.get().batch_id)
-    batch_id = Job.objects.get().batch_id
-    fake_mds.set_status(batch_id, "in_progress" if is_cancelled else told)
-    ticking_until(lambda: Job.objects.get().status == ("in_progress" if is_cancelled else told))
+    job = with_batch("in_progress" if is_cancelled else told, fake_mds, simulated_server)
+    batch_id = job.batch_id
     if is_cancelled:
         planner.cancel(job.owner, job.id)
         ticking_until(lambda: fake_mds.count("cancel"))
