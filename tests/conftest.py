@@ -67,6 +67,19 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
         postgres.ensure_running("test")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line of what ran in a browser: where there is none, its tests are only skipped."""
+    found = {word: _in_a_browser(terminalreporter, word) for word in ("passed", "failed", "skipped")}
+    if any(found.values()):
+        told = ", ".join(f"{len(reports)} {word}" for word, reports in found.items() if reports)
+        reasons = {report.longrepr[2] for report in found["skipped"]}
+        terminalreporter.write_line(" ".join([f"Tests in a browser: {told}.", *sorted(reasons)]))
+
+
+def _in_a_browser(reporter: pytest.TerminalReporter, word: str) -> list[pytest.TestReport]:
+    return [report for report in reporter.stats.get(word, []) if "browser" in report.keywords]
+
+
 # What a migrate leaves in these is made once; a test that changes it undoes its own change.
 _STANDING = {model._meta.db_table for model in (ContentType, Permission, Group, Group.permissions.through, Schedule)}
 
