@@ -27,8 +27,8 @@ bench: setup ## figures measured on this machine, minutes per part; ONLY=latency
 seed: setup ## ROWS=1000000 jobs as long use leaves them, minutes a million, into DATABASE_URL or the database of `manage.py`
 	@$(RUN) manage.py seed $(if $(ROWS),--rows $(ROWS))
 
-soak: setup ## kill, stop and restart everything under load, then tell what was lost; MINUTES=3 JOBS=300, SEED=n repeats one
-	@$(RUN) -m planner_site.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))
+soak: setup ## kill, stop and restart everything under load, then tell what was lost; MINUTES=3 JOBS=300, PROVIDER=simulated, SEED=n repeats one
+	@$(RUN) -m planner_site.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(PROVIDER),--provider $(PROVIDER)) $(if $(SEED),--seed $(SEED))
 
 crash-points: setup ## every fault at every commit and outside call, with real processes; hours; ONLY=words takes a part
 	@$(RUN) -m pytest -v -m crash_points tests/test_crash_points.py $(if $(ONLY),-k "$(ONLY)")

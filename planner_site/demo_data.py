@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib.auth.models import Group, User
 
 from jobs.models import ApiToken, DeploymentTemplate, InputFile, Pool, ServedModel
+from planner_site.local_providers import LocalProvider
 
 # name, group, what they can do
 PEOPLE = (
@@ -42,7 +43,7 @@ def token(name: str) -> str:
     return ApiToken.issue(User.objects.get(username=name), "demo")[1]
 
 
-def create(provider_url: str) -> None:
+def create(provider: LocalProvider, provider_url: str) -> None:
     """Fill a fresh database."""
     for name, role, _ in PEOPLE:
         is_superuser = not role
@@ -61,9 +62,9 @@ def create(provider_url: str) -> None:
     )
     DeploymentTemplate.objects.create(model=model, name=TEMPLATE, spec=SPEC)
     Pool.objects.create(
-        name="simulated",
-        provider="simulated",
-        options={"base_url": provider_url},
+        name=provider.name,
+        provider=provider.name,
+        options=provider.options(provider_url),
         accelerator_types=["H100"],
         absence_confirm_seconds=1,
         observe_interval_seconds=0.5,

@@ -1,6 +1,6 @@
 """The whole planner on this machine, for the demo, the bench and the soak, with nothing to install or configure first.
 
-An embedded PostgreSQL, the real metadata service, a simulated provider of accelerators, the web and the workers.
+An embedded PostgreSQL, the real metadata service, the double of a provider of accelerators, the web and the workers.
 Each run starts empty. Everything it starts ends with it; what a kill -9 leaves, the next run takes over.
 """
 
@@ -21,6 +21,7 @@ import django
 import requests
 from django.core.management import call_command
 
+from planner_site.local_providers import SIMULATED, LocalProvider
 from planner_site.metadata_service import MetadataService
 from planner_site.postgres import EmbeddedServer
 from planner_site.processes import Service, free_port
@@ -28,7 +29,7 @@ from planner_site.processes import Service, free_port
 CHECKOUT = Path(__file__).resolve().parent.parent
 SAMPLE = CHECKOUT / "docs" / "sample.jsonl"
 WEB_PORT = 8000
-_PROVIDER = "simulated provider"
+_PROVIDER = "provider"
 WORKERS_STOP_SECONDS = 60  # they promise to be out within 45
 
 
@@ -53,21 +54,23 @@ class LocalPlanner:
         self,
         purpose: str,
         *,
+        provider: LocalProvider = SIMULATED,
         ready_seconds: float = 0,
         provider_url: str = "",
         mds_url: str = "",
         hosts: int = 1,
         settings_module: str = "planner_site.settings",
     ) -> None:
-        """A provider, where resources are ready after that long, and an MDS are started unless they are named.
+        """The provider's double, where resources are ready after that long, and an MDS are started unless named.
 
         With no `hosts` there are no workers: whoever wants some starts them with `service`.
         """
         self._purpose = purpose
         self._folder = data_folder(purpose)
         self._logs = self._folder / "logs"
+        self._provider = provider
         self._ready_seconds = ready_seconds
-        self._provider_url = provider_url
+        self.provider_url = provider_url
         self._mds_url = mds_url
         self._hosts = hosts
         self._settings_module = settings_module
@@ -101,13 +104,15 @@ class LocalPlanner:
         os.environ["DATABASE_URL"] = self.postgres.fresh_database()
 
         mds = None if self._mds_url else self._metadata_service()
-        provider_url = self._provider_url or self._provider()
+        is_provider_ours = not self.provider_url
+        if is_provider_ours:
+            self.provider_url = self._start_provider()
 
         say("Tables, static files and sample data ...")
         os.environ["PLANNER_MDS_URL"] = mds.url if mds else self._mds_url
-        self._prepare_database(provider_url)
-        if not self._provider_url:
-            self.services[_PROVIDER].wait_until_answers(f"{provider_url}/healthz", timeout_seconds=30)
+        self._prepare_database()
+        if is_provider_ours:
+            self.services[_PROVIDER].wait_until_answers(f"{self.provider_url}/healthz", timeout_seconds=30)
         if mds:
             mds.wait_until_up()
 
@@ -133,6 +138,7 @@ class LocalPlanner:
             PLANNER_INSTALLATION=self._purpose,
             PLANNER_PROVIDER="",  # the sample data brings its pool along
             PLANNER_WRITES_PER_MINUTE="1000000",  # one user is the whole load; each write is counted all the same
+            **self._provider.environment,
         )
 
     def _metadata_service(self) -> MetadataService:
@@ -141,17 +147,17 @@ class LocalPlanner:
         self._own(mds.service)
         return mds
 
-    def _provider(self) -> str:
+    def _start_provider(self) -> str:
         port = free_port()
         ledger = self._folder / "provider" / "ledger.jsonl"
         ledger.parent.mkdir()
         self.service(
-            _PROVIDER, "-m", "jobs.provisioners.simulated_server", "--port", str(port),
+            _PROVIDER, "-m", self._provider.double, "--port", str(port),
             "--ledger", str(ledger), "--ready-seconds", str(self._ready_seconds),
         )  # fmt: skip
         return f"http://127.0.0.1:{port}"
 
-    def _prepare_database(self, provider_url: str) -> None:
+    def _prepare_database(self) -> None:
         django.setup()
         from django.db import connection
 
@@ -160,7 +166,7 @@ class LocalPlanner:
         with (self._logs / "setup.log").open("w") as log:
             call_command("migrate", interactive=False, stdout=log, stderr=log)
             call_command("collectstatic", interactive=False, stdout=log, stderr=log)
-        demo_data.create(provider_url)
+        demo_data.create(self._provider, self.provider_url)
         connection.close()
 
     def workers(self, name: str, environment: Mapping[str, str] | None = None) -> Service:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from jobs.errors import UpstreamError, UpstreamKind
 from jobs.provisioners import get_provisioner
 from jobs.provisioners.base import Provisioner
 from jobs.provisioners.simulated import SimulatedProvisioner
+from planner_site.local_providers import LOCAL_PROVIDERS, LocalProvider
 
 
 def test_the_same_provider_and_options_give_the_same_instance() -> None:
@@ -23,6 +25,14 @@ def test_every_configured_provider_can_be_made(settings: Any, monkeypatch: pytes
     monkeypatch.setenv("PLANNER_SIMULATED_URL", "http://127.0.0.1:1")
     made: dict[str, Provisioner] = {name: get_provisioner(name, {"of": name}) for name in settings.PLANNER_PROVIDERS}
     assert {name for name, provisioner in made.items() if not provisioner.holds_resources} == {"passthrough"}
+
+
+@pytest.mark.parametrize("provider", LOCAL_PROVIDERS.values(), ids=LOCAL_PROVIDERS)
+def test_a_planner_on_this_machine_can_rent_from_it(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in provider.environment.items():
+        monkeypatch.setenv(name, value)
+    assert get_provisioner(provider.name, provider.options("http://127.0.0.1:1")).holds_resources
+    assert find_spec(provider.double)
 
 
 def test_an_unknown_provider_is_refused_by_name() -> None:

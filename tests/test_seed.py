@@ -70,7 +70,7 @@ def test_a_pass_goes_over_it(
     check_rows(database)
     assert not Job.objects.filter(crashes__gt=0).exists()
     assert {batch.job_id.split(":")[1] for batch in fake_mds.batches()} & due, "what was ready is submitted"
-    created = {held.job_id for held in simulated_server.live()}
+    created = {held.facts["job_id"] for held in simulated_server.live()}
     assert created & due, "what was requested is created"
     assert created & waiting, "there is room in the pools, so what waits is admitted"
 

@@ -18,8 +18,8 @@ import pytest
 import requests
 import time_machine
 
-from jobs.provisioners.simulated_ledger import Ledger
 from jobs.provisioners.simulated_server import SimulatedServer
+from jobs.testing.ledger import Ledger
 from jobs.testing.script import Rule
 
 

@@ -302,7 +302,7 @@ class HostileWorld(RuleBasedStateMachine):
             return
         getattr(self.world.provider, how)(held.name)
         if how == "fail":
-            self.world.blame(held.job_id, "resource broke")
+            self.world.blame(held.facts["job_id"], "resource broke")
 
     @precondition(lambda self: self.world.mds.batches())
     @rule(number=some)

@@ -20,10 +20,10 @@ import requests
 from jobs.conf import times
 from jobs.lifecycle.scans import parse_job_id
 from jobs.models import Job, Provision
-from jobs.provisioners.simulated_ledger import Held
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.statuses import PROVISION_ENDED, TERMINAL
 from jobs.testing.fake_mds import FakeMds
+from jobs.testing.ledger import Held
 from jobs.testing.mds_batches import ORDER, FakeBatch
 from jobs.testing.script import Rule
 from jobs.testing.scripted_server import Answer, Request

@@ -179,6 +179,10 @@ class ScriptedServer(ABC):
     def orders(self) -> Mapping[str, Callable[[Any], None]]:
         """The keys of the script that are the double's own, and what each does."""
 
+    def scripted_refusal(self, rule: Rule) -> Answer:
+        """What a rule with a status is answered."""
+        return self.refusal(rule.status, rule.code, "as scripted", rule.retry_after_seconds)
+
     def handle(self, verb: str, name: str, act: Callable[[Rule], Answer], accelerator_type: str = "") -> Answer | None:
         """One call, as scripted."""
         at = time.time()
@@ -215,8 +219,7 @@ class ScriptedServer(ABC):
             return None
         if rule.status:
             object_id = answer.object_id if answer else ""
-            answer = self.refusal(rule.status, rule.code, "as scripted", rule.retry_after_seconds)
-            answer = answer._replace(object_id=object_id)
+            answer = self.scripted_refusal(rule)._replace(object_id=object_id)
         return answer._replace(drip_seconds=rule.drip_seconds, go=go) if answer and rule.drip_seconds else answer
 
     def _check_verb(self, verb: str) -> None:

@@ -20,6 +20,7 @@ import requests
 from planner_site.bench.figures import Figure, Figures
 from planner_site.bench.stub import Stub
 from planner_site.local import LocalError, LocalPlanner, say
+from planner_site.local_providers import SIMULATED
 
 FEW, MANY = 1_000, 1_000_000
 ROUNDS = 10
@@ -99,7 +100,7 @@ def _small_database(provider_url: str) -> Iterator[None]:
     try:
         with _database(_SMALL):
             call_command("migrate", interactive=False, verbosity=0)
-            demo_data.create(provider_url)
+            demo_data.create(SIMULATED, provider_url)
         yield
     finally:
         with connection.cursor() as cursor:

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from planner_site.local import LocalError, LocalPlanner, data_folder, only_one, say, stop_on
+from planner_site.local_providers import LOCAL_PROVIDERS, SIMULATED, LocalProvider
 from planner_site.postgres_home import EmbeddedServerError
 from planner_site.processes import ServiceError, free_port
 from planner_site.soak.verdict import objections
@@ -24,13 +25,18 @@ READY_SECONDS = 1.5
 RUN_SECONDS = 15.0  # of a batch
 
 
-def soak(*, seed: int, jobs: int, seconds: float) -> dict[str, Any]:
+def soak(*, provider: LocalProvider, seed: int, jobs: int, seconds: float) -> dict[str, Any]:
     """One soak of so many seconds of trouble; the result as it is printed."""
     mds_port = free_port()
     mds_url = f"http://127.0.0.1:{mds_port}"
     folder = data_folder(PURPOSE)
     with LocalPlanner(
-        PURPOSE, ready_seconds=READY_SECONDS, mds_url=mds_url, hosts=2, settings_module="planner_site.soak.settings"
+        PURPOSE,
+        provider=provider,
+        ready_seconds=READY_SECONDS,
+        mds_url=mds_url,
+        hosts=2,
+        settings_module="planner_site.soak.settings",
     ) as planner:
         (folder / "mds").mkdir()
         mds = planner.service(
@@ -50,6 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m planner_site.soak", description="Kill everything, lose nothing.")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"how long (default {MINUTES:g})")
     parser.add_argument("--jobs", type=int, default=JOBS, help=f"submitted in that time (default {JOBS})")
+    parser.add_argument("--provider", choices=sorted(LOCAL_PROVIDERS), default=SIMULATED.name, help="rented from")
     parser.add_argument("--seed", type=int, help="repeat the plan of an earlier soak")
     given = parser.parse_args()
     seed = int(time.time()) % 1_000_000 if given.seed is None else given.seed
@@ -57,7 +64,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by default in the background of a script
     try:
         with only_one(PURPOSE):
-            result = soak(seed=seed, jobs=given.jobs, seconds=60 * given.minutes)
+            result = soak(
+                provider=LOCAL_PROVIDERS[given.provider], seed=seed, jobs=given.jobs, seconds=60 * given.minutes
+            )
     except KeyboardInterrupt:
         say("Interrupted: nothing is judged.")
         return 1

@@ -27,7 +27,7 @@ from planner_site.soak.crew import Crew, Roster
 from planner_site.soak.plan import Action
 from planner_site.soak.watch import Followed, Watch
 
-MDS, PROVIDER, WEB = "fake MDS", "simulated provider", "web"
+MDS, PROVIDER, WEB = "fake MDS", "provider", "web"
 HOSTS = ("workers", "workers 2")
 
 _TRIES = 50  # for a victim: a worker in a call, say, that there is not at each moment

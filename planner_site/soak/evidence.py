@@ -9,8 +9,8 @@ from pathlib import Path
 from django.conf import settings
 
 from jobs.models import Job, JobEvent, Provision
-from jobs.provisioners.simulated_ledger import Ledger
 from jobs.statuses import PROVISION_ENDED, TERMINAL
+from jobs.testing.ledger import Ledger
 from jobs.testing.mds_batches import OVER, Batches, FakeBatch
 from planner_site.soak.load import Load
 from planner_site.soak.verdict import BatchFound, Event, Evidence, JobFound

@@ -44,13 +44,13 @@ class Run:
         self._seed, self._jobs, self._seconds = seed, jobs, seconds
         folder = data_folder("soak")
         self._ledgers = (folder / "provider" / "ledger.jsonl", folder / "mds" / "ledger.jsonl")
-        provider_url = _prepare_rows()
+        _prepare_rows()
         client = Client(planner.url)
         client.log_in()
         job = demo_data.job_request(client.upload_sample())
         self._load = Load(planner.url, demo_data.token("alice"), job, orders(seed, jobs, seconds))
         self._watch = Watch(planner.postgres.url)
-        urls = {"mds": settings.PLANNER_MDS_URL, "provider": provider_url}
+        urls = {"mds": settings.PLANNER_MDS_URL, "provider": planner.provider_url}
         self._chaos = Chaos(planner, self._watch, urls, [Roster(planner.services[name].log) for name in HOSTS])
         connection.close()  # of the database that is going to be killed
         self._stack = ExitStack()
@@ -165,8 +165,8 @@ class Run:
         }
 
 
-def _prepare_rows() -> str:
-    """Room for many jobs, quick looks, a sweep each minute; returns the provider's address."""
+def _prepare_rows() -> None:
+    """Room for many jobs, quick looks, a sweep each minute."""
     Pool.objects.update(
         max_live=_MOST_LIVE,
         max_provisioning=_MOST_LIVE,
@@ -175,4 +175,3 @@ def _prepare_rows() -> str:
         absence_confirm_seconds=_ABSENCE_SECONDS,
     )
     Schedule.objects.filter(name="release_orphans").update(minutes=_SWEEP_MINUTES)
-    return str(Pool.objects.get().options["base_url"])

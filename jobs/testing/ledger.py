@@ -1,11 +1,12 @@
-"""What the simulated provider holds and bills, and the file that outlives its process."""
+"""What a double of a provider holds and bills, and the file that outlives its process."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,16 @@ from jobs.testing.journal import Journal
 
 @dataclass
 class Held:
-    """One simulated object. Times are unix seconds; None is never."""
+    """One object at a double of a provider. Times are unix seconds; None is never."""
 
     id: str
     sequence: int  # order of creation
     name: str  # not unique
-    installation: str
-    provision_id: str
-    job_id: str
-    accelerator_type: str
-    accelerator_count: int
-    replicas: int
-    expires_at: float | None  # kept and never acted on: what is forgotten stays on the bill
     price_per_hour: float
     created_at: float
     visible_at: float  # listed from then on
     ready_at: float | None
+    facts: dict[str, Any] = field(default_factory=dict)  # whatever else was given; of no effect, so kept and billed on
     failure: str = ""
     gone_at: float | None = None  # deleted; there, listed and billed until then
 
@@ -69,13 +64,13 @@ class Ledger:
         for event in self._journal.replay():
             self._apply(event)
 
-    def create(self, now: float, *, capacity: int | None, **fields: Any) -> Held | None:
-        """A new object, or None if `capacity` objects are there already."""
+    def create(self, now: float, make_id: Callable[[int], str], *, capacity: int | None, **fields: Any) -> Held | None:
+        """A new object, with an id made of its number, or None if `capacity` objects are there already."""
         with self._lock:
             if capacity is not None and len(self.live(now)) >= capacity:
                 return None
             sequence = self._created + 1
-            held = Held(id=f"sim-{sequence:06d}", sequence=sequence, created_at=now, **fields)
+            held = Held(id=make_id(sequence), sequence=sequence, created_at=now, **fields)
             self._record(now, "created", held.id, dataclasses.asdict(held))
             return held
 
