@@ -23,6 +23,7 @@ from django.contrib.auth.models import User
 from django.core.files.base import File
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
 
 from jobs import conf
 from jobs.access_rules import SUBMIT_JOB, may_use_any_file, visible_jobs
@@ -129,17 +130,9 @@ def upload(user: User, file: File[Any], purpose: str = PURPOSE) -> InputFile:
 
 
 def visible_files(user: User) -> QuerySet[InputFile]:
-    """The input files this user may list and use, newest first: their own; for operators, all."""
+    """The input files this user may list and read, newest first: their own; for operators, all."""
     files = InputFile.objects.order_by("-created_at", "-id")
     return files if may_use_any_file(user) else files.filter(owner=user)
-
-
-def get_file(user: User, file_id: str) -> InputFile:
-    """One input file this user may use; `NotFound` otherwise."""
-    file = visible_files(user).filter(pk=file_id).first() if is_storable(file_id) else None
-    if file is None:
-        raise NotFound(f'file "{file_id}" not found')
-    return file
 
 
 def readable_file(user: User, file_id: str) -> ReadableFile:
@@ -182,9 +175,10 @@ def open_content(user: User, file_id: str) -> FileContent:
 
 
 def delete(user: User, file_id: str) -> None:
-    """Delete a file at the MDS and forget it here: an input, or what a job has written.
+    """Delete a file at the MDS and then forget it here: an input, or what a job has written.
 
-    Raises `NotFound`, `Forbidden`, `Conflict` (a job that is not over uses it), `Unavailable` (nothing is changed).
+    Raises `NotFound`, `Forbidden`, `Conflict` (a job that is not over uses it), `Unavailable` (it may be gone there or
+    not, is known here still, and no job is made from it; repeat the call).
     """
     file = readable_file(user, file_id)
     if file.purpose == OUTPUT_PURPOSE:
@@ -194,19 +188,16 @@ def delete(user: User, file_id: str) -> None:
 
 
 def _delete_input(file_id: str) -> None:
-    """The row goes first, so that no job can be made from a file that may be gone already."""
+    """From the mark on no job can be made from it; the row goes last, so that whatever is killed it has an owner."""
     with transaction.atomic():
         # waits for jobs that are being accepted with it, which hold the row (`planner.enqueue`)
         file = InputFile.objects.select_for_update().filter(pk=file_id).first()
         if file is None:
             raise NotFound(f'file "{file_id}" not found')
         _refuse_if_used(Q(input_file_id=file_id))
-        InputFile.objects.filter(pk=file_id).delete()
-    try:
-        _remove(file_id)
-    except BaseException:
-        file.save(force_insert=True)
-        raise
+        InputFile.objects.filter(pk=file_id).update(deletion_requested_at=Now())
+    _remove(file_id)
+    InputFile.objects.filter(pk=file_id).delete()
 
 
 def _delete_output(user: User, file_id: str) -> None:

@@ -204,9 +204,7 @@ def release(user: User, provision_id: str, *, reason: str = "") -> Provision:
 
 def _frozen(user: User, request: CheckedRequest) -> Job:
     """The job to store, with everything it refers to copied into it (G9)."""
-    input_file = _input_file(request.input_file_id)
-    if input_file is None or not (input_file.owner_id == user.pk or may_use_any_file(user)):
-        raise InvalidRequest("input_dataset", f'unknown file "{request.input_file_id}"')
+    input_file = _input_file(user, request.input_file_id)
     deployment = catalogue.resolve(request.model_id, request.template_name, request.template_version)
     supported = deployment.spec.get("supportedEndpoints")
     if isinstance(supported, list) and supported and request.endpoint not in supported:
@@ -245,10 +243,15 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
     )
 
 
-def _input_file(file_id: str) -> InputFile | None:
+def _input_file(user: User, file_id: str) -> InputFile:
     """The file, which nobody can delete before the caller's transaction ends (as a foreign key would have it)."""
-    found = InputFile.objects.raw("SELECT * FROM jobs_inputfile WHERE id = %s FOR KEY SHARE", [file_id])
-    return next(iter(found), None)
+    rows = InputFile.objects.raw("SELECT * FROM jobs_inputfile WHERE id = %s FOR KEY SHARE", [file_id])
+    found = next(iter(rows), None)
+    if found is None or not (found.owner_id == user.pk or may_use_any_file(user)):
+        raise InvalidRequest("input_dataset", f'unknown file "{file_id}"')
+    if found.deletion_requested_at is not None:
+        raise InvalidRequest("input_dataset", f'file "{file_id}" is being deleted')
+    return found
 
 
 def _digest(request: JobRequest) -> str:

@@ -1,13 +1,13 @@
-"""Deleting files: at the MDS and here or not at all, and never one that a job still needs."""
+"""Deleting files: at the MDS first, so that none is there without its owner, and never one that a job still needs."""
 
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import OperationalError
 
 from jobs import files, planner
 from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
@@ -23,10 +23,6 @@ LINE = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "bo
 
 def uploaded(user: User) -> InputFile:
     return files.upload(user, SimpleUploadedFile("in.jsonl", LINE))
-
-
-def row(file_id: str) -> dict[str, Any]:
-    return InputFile.objects.filter(pk=file_id).values().get()
 
 
 @pytest.mark.django_db
@@ -76,31 +72,32 @@ FAILURES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=list(FAILURES))
-def test_a_deletion_the_mds_does_not_confirm_changes_nothing_and_can_be_repeated(
+def test_a_file_whose_deletion_the_mds_does_not_confirm_keeps_its_owner_and_makes_no_job(
     failure: dict[str, Any], fake_mds: FakeMds
 ) -> None:
     file = uploaded(make_user())
-    before = row(file.pk)
     fake_mds.add_rule(Rule("discard", **failure))
     with pytest.raises(Unavailable):
         files.delete(file.owner, file.pk)
-    assert row(file.pk) == before
-    files.delete(file.owner, file.pk)
-    assert not InputFile.objects.exists()
+    is_kept_until_it_is_deleted(file)
 
 
 @pytest.mark.django_db
-def test_a_killed_deletion_leaves_no_row_without_its_file(fake_mds: FakeMds, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_deletion_leaves_no_file_without_its_owner(fake_mds: FakeMds, monkeypatch: pytest.MonkeyPatch) -> None:
     file = uploaded(make_user())
+    with monkeypatch.context() as killed:
+        killed.setattr(files, "_remove", Mock(side_effect=SystemExit))
+        with pytest.raises(SystemExit):
+            files.delete(file.owner, file.pk)
+    is_kept_until_it_is_deleted(file)
 
-    def dies(_: str) -> None:
-        assert not InputFile.objects.exists(), "while it may be gone, no job can be made from it"
-        raise SystemExit
 
-    monkeypatch.setattr(files, "_remove", dies)
-    with pytest.raises(SystemExit):
-        files.delete(file.owner, file.pk)
-    assert InputFile.objects.get() == file
+def is_kept_until_it_is_deleted(file: InputFile) -> None:
+    assert list(files.visible_files(file.owner)) == [file]
+    with pytest.raises(InvalidRequest, match="input_dataset: .* is being deleted"):
+        accepting(file)()
+    files.delete(file.owner, file.pk)
+    assert not InputFile.objects.exists()
 
 
 # --- what jobs have written ---
@@ -184,11 +181,11 @@ def test_a_deletion_waits_for_the_job_that_is_being_accepted_with_it(fake_mds: F
 @pytest.mark.django_db(transaction=True)
 def test_no_job_is_accepted_with_a_file_that_is_being_deleted(fake_mds: FakeMds) -> None:
     file = uploaded(make_user())
-    with stopped(lambda: files.delete(file.owner, file.pk), after="DELETE FROM") as deletion:
+    with stopped(lambda: files.delete(file.owner, file.pk), after="UPDATE") as deletion:
         accept = elsewhere(accepting(file))
         until_waiting(1)
         deletion.result()
-        with pytest.raises(InvalidRequest, match="unknown file"):
+        with pytest.raises(InvalidRequest, match="is being deleted|unknown file"):
             accept.result(30)
     assert not Job.objects.exists()
 
@@ -200,19 +197,3 @@ def test_jobs_that_are_accepted_with_one_file_do_not_wait_for_each_other(fake_md
         assert elsewhere(accepting(file)).result(30).status == "pending"
         assert first.result().status == "pending"
     assert Job.objects.count() == 2
-
-
-@pytest.mark.django_db
-def test_a_row_that_cannot_be_put_back_is_a_database_that_is_away(
-    fake_mds: FakeMds, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = uploaded(make_user())
-    fake_mds.add_rule(Rule("discard", status=500))
-
-    def away(*_: Any, **__: Any) -> None:
-        raise OperationalError
-
-    monkeypatch.setattr(InputFile, "save", away)
-    with pytest.raises(OperationalError):
-        files.delete(file.owner, file.pk)
-    assert not InputFile.objects.exists()

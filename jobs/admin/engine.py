@@ -32,7 +32,7 @@ class BatchScanAdmin(RowsAdmin):
 class InputFileAdmin(RowsAdmin):
     """Whose files are whose; their bytes are at the MDS."""
 
-    list_display = ("filename", "id", "owner", "size_bytes", "request_count", "created_at")
+    list_display = ("filename", "id", "owner", "size_bytes", "request_count", "created_at", "deletion_requested_at")
     list_select_related = ("owner",)
     search_fields = ("id__exact", "owner__username__exact", "owner__email__exact")
     search_help_text = "A whole file id, or the owner's user name or e-mail."
