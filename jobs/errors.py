@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 from django.db import InterfaceError, InternalError, OperationalError
@@ -10,6 +11,15 @@ _LOCK_TIMEOUT = "55P03"
 _SESSION_ENDED = frozenset({"25P03", "25P04"})  # for idling in a transaction, or being in one, for too long
 
 MAX_CODE_LENGTH = 64  # of a code that somebody else chose, and a row has to take
+
+_ADDRESS = re.compile(
+    r"""\b[a-z][a-z0-9+.-]*://[^\s'"<>()]+  # a URL
+    | \bhost='[^']*',\s*port=[0-9]+  # as urllib3 names a server
+    | \[[0-9a-f:]*:[0-9a-f:.]*\](?::[0-9]+)?  # IPv6
+    | \b(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]+)?\b  # IPv4
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class PlannerError(Exception):
@@ -75,6 +85,11 @@ class Unavailable(PlannerError):
     code = "unavailable"
 
 
+def without_addresses(text: str) -> str:
+    """What an upstream said, fit for everybody's eyes: where it is and with which keys it is asked is left out."""
+    return _ADDRESS.sub("(address)", text)
+
+
 class UpstreamKind(StrEnum):
     """What the caller of an adapter may do next: the retry decision, made where the failure is known."""
 
@@ -89,7 +104,7 @@ class UpstreamKind(StrEnum):
 
 
 class UpstreamError(Exception):
-    """The one error adapters raise: a kind, a short stable code, and a message for the operator."""
+    """The one error adapters raise: a kind, a short stable code, and a message, of which addresses are left out."""
 
     def __init__(
         self,
@@ -99,7 +114,7 @@ class UpstreamError(Exception):
         code: str = "",
         retry_after_seconds: float | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(without_addresses(message))
         self.kind = kind
         self.code = str(code or kind.value)[:MAX_CODE_LENGTH]
         self.retry_after_seconds = retry_after_seconds

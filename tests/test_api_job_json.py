@@ -210,6 +210,16 @@ def test_a_failure_says_where_when_and_why(stage: FailureStage, key: str) -> Non
     assert answer["errors"] == [{"code": "quota", "message": "No room.", "param": "", "line": "0"}]
 
 
+def test_of_a_batch_that_was_refused_every_line_is_told() -> None:
+    said = [{"code": "invalid_json", "message": "not JSON", "line": 2}, {"code": "bad_url", "param": "url", "line": 7}]
+    why = {"failure_stage": "batch", "error_code": "invalid_json", "error_message": "not JSON (line 2)"}
+    job = make_job(status="failed", batch_view={"errors": {"data": said}}, **why)
+    assert read(job)["errors"] == [
+        {"code": "invalid_json", "message": "not JSON", "param": "", "line": "2"},
+        {"code": "bad_url", "message": "", "param": "url", "line": "7"},
+    ]
+
+
 CONSOLE_WORDS = {
     **{(status, ""): status.value for status in JobStatus},
     (JobStatus.PENDING, ""): "queued",

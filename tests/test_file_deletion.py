@@ -94,7 +94,7 @@ def test_a_killed_deletion_leaves_no_file_without_its_owner(fake_mds: FakeMds, m
 
 def is_kept_until_it_is_deleted(file: InputFile) -> None:
     assert list(files.visible_files(file.owner)) == [file]
-    with pytest.raises(InvalidRequest, match="input_dataset: .* is being deleted"):
+    with pytest.raises(InvalidRequest, match=r"input_dataset: .* is being deleted"):
         accepting(file)()
     files.delete(file.owner, file.pk)
     assert not InputFile.objects.exists()
@@ -185,7 +185,7 @@ def test_no_job_is_accepted_with_a_file_that_is_being_deleted(fake_mds: FakeMds)
         accept = elsewhere(accepting(file))
         until_waiting(1)
         deletion.result()
-        with pytest.raises(InvalidRequest, match="is being deleted|unknown file"):
+        with pytest.raises(InvalidRequest, match=r"is being deleted|unknown file"):
             accept.result(30)
     assert not Job.objects.exists()
 

@@ -327,7 +327,7 @@ def test_a_batch_that_went_back_to_the_queue_has_not_begun() -> None:
         (
             "batch",
             {"errors": {"data": [{"code": "validation_error", "message": "bad", "line": 2}, {"code": "x"}]}},
-            [("validation_error", "bad", None, 2), ("x", None, None, None)],
+            [("validation_error", "bad", None, 2), ("x", "", None, None)],
         ),
     ],
 )

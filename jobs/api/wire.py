@@ -11,6 +11,7 @@ from django.db.models import F, Prefetch, prefetch_related_objects
 
 from jobs import planner
 from jobs.api.vocabulary import PROVISION_WORDS, job_word
+from jobs.errors import without_addresses
 from jobs.files import ReadableFile
 from jobs.models import InputFile, Job, JobEvent, OwnerQuota, Pool, Provision, Queue
 from jobs.statuses import FailureStage, JobStatus
@@ -102,6 +103,26 @@ def provision_json(provision: Provision, *, with_errors: bool) -> dict[str, Any]
     }
 
 
+def errors_of(job: Job) -> list[dict[str, Any]]:
+    """Why a job failed: of a batch that the MDS refused, every line it named; else the planner's own reason."""
+    if not job.error_code and not job.error_message:
+        return []
+    said = (job.batch_view or {}).get("errors") if job.failure_stage == FailureStage.BATCH else None
+    data = said.get("data") if isinstance(said, dict) else None
+    found = [_batch_error(error) for error in data if isinstance(error, dict)] if isinstance(data, list) else []
+    return found or [{"code": job.error_code, "message": job.error_message, "param": None, "line": None}]
+
+
+def _batch_error(said: dict[str, Any]) -> dict[str, Any]:
+    line, param = said.get("line"), said.get("param")
+    return {
+        "code": str(said.get("code") or ""),
+        "message": without_addresses(str(said.get("message") or "")),
+        "param": param if isinstance(param, str) else None,
+        "line": line if isinstance(line, int) else None,
+    }
+
+
 def hold_json(row: Queue | OwnerQuota | Pool) -> dict[str, Any]:
     """A hold on the queue, on an owner or on a pool."""
     return {
@@ -157,13 +178,14 @@ def _job_times(job: Job) -> dict[str, str]:
 def _job_objects(job: Job) -> dict[str, Any]:
     counts = {"total": job.request_total, "completed": job.request_completed, "failed": job.request_failed}
     template = {"name": job.template_name, "version": job.template_version, "rawJson": "{}"}
-    error = {"code": job.error_code, "message": job.error_message, "param": "", "line": "0"}
     return {
         "requestCounts": None if job.request_total is None else counts,
         "usage": _usage(job.usage),
         "metadata": {key: _text(value) for key, value in job.metadata.items()},
         "extraBody": {},
-        "errors": [error] if job.error_code or job.error_message else [],
+        "errors": [
+            {**error, "param": error["param"] or "", "line": str(error["line"] or 0)} for error in errors_of(job)
+        ],
         "runtime": None if job.provision is None else _runtime(job.provision),
         "resourceAllocation": None if job.provision is None else _allocation(job, job.provision),
         "modelTemplateRef": template if job.template_name else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.batch_client import Batch
 from jobs.conf import times
-from jobs.errors import MAX_CODE_LENGTH, UpstreamError, UpstreamKind
+from jobs.errors import MAX_CODE_LENGTH, UpstreamError, UpstreamKind, without_addresses
 from jobs.lifecycle.changes import NO_ERROR, NOT_MISSED, back_to_pending, end_job, move_job, pause_after
 from jobs.lifecycle.steps import CallKind, Change, Event
 from jobs.models import Job, JobEvent, Provision
@@ -44,7 +44,12 @@ def _created(job: Job, provision: Provision | None, answer: Answer, now: datetim
     columns: dict[str, Any] = resource_facts(answer, now) | NO_ERROR
     if provision.status == ProvisionStatus.REQUESTED:
         columns["status"] = ProvisionStatus.PROVISIONING
-    event = Event("resource_created", answer.message, PROVIDER, data={"external_ids": list(answer.external_ids)})
+    event = Event(
+        "resource_created",
+        without_addresses(answer.message),
+        PROVIDER,
+        data={"external_ids": list(answer.external_ids)},
+    )
     return ended.and_then(Change(provision=columns, events=(event,)))
 
 
@@ -64,7 +69,8 @@ def resource_facts(resource: Resource, now: datetime) -> dict[str, Any]:
         "detail": resource.detail,
     }
     if resource.state == ResourceState.FAILED:
-        facts |= {"last_error_code": "resource_failed", "last_error": resource.message, "last_error_at": now}
+        said = without_addresses(resource.message)
+        facts |= {"last_error_code": "resource_failed", "last_error": said, "last_error_at": now}
     return facts
 
 
@@ -246,7 +252,8 @@ def _first_error(batch: Batch) -> tuple[str, str]:
     for error in batch.errors:
         line = f" (line {error['line']})" if error.get("line") else ""
         code = str(error.get("code") or "batch_failed")[:MAX_CODE_LENGTH]
-        return code, f"{error.get('message') or 'The batch failed.'}{line}"
+        said = without_addresses(str(error.get("message") or "The batch failed."))
+        return code, f"{said}{line}"
     return "batch_failed", "The batch failed; the MDS gives no reason."
 
 

@@ -26,7 +26,9 @@ class InputFile(models.Model):
     request_count = models.PositiveIntegerField(help_text="Lines that are not blank.")
     created_at = models.DateTimeField(db_default=Now())
     deletion_requested_at = models.DateTimeField(
-        null=True, blank=True, help_text="From then on no job is made from it; the row stays until the MDS has deleted it."
+        null=True,
+        blank=True,
+        help_text="From then on no job is made from it; the row stays until the MDS has deleted it.",
     )
 
     class Meta:

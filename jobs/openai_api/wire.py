@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from jobs.api.pagination import Page
+from jobs.api.wire import errors_of
 from jobs.models import Job
-from jobs.statuses import FailureStage, JobStatus
+from jobs.statuses import JobStatus
 
 # OpenAI has one word for everything before the first request is answered.
 STATUSES = {
@@ -78,19 +79,8 @@ def _times(job: Job) -> dict[str, int | None]:
 
 
 def _errors(job: Job) -> dict[str, Any] | None:
-    """Why a job failed; of a batch that the MDS refused, every line it named."""
-    if not job.error_code and not job.error_message:
-        return None
-    ours = {"code": job.error_code, "message": job.error_message}
-    found = _batch_errors(job) or [ours]
-    data = [{key: error.get(key) for key in ("code", "message", "param", "line")} for error in found]
-    return {"object": "list", "data": data}
-
-
-def _batch_errors(job: Job) -> list[dict[str, Any]]:
-    errors = (job.batch_view or {}).get("errors") if job.failure_stage == FailureStage.BATCH else None
-    data = errors.get("data") if isinstance(errors, dict) else None
-    return [error for error in data if isinstance(error, dict)] if isinstance(data, list) else []
+    errors = errors_of(job)
+    return {"object": "list", "data": errors} if errors else None
 
 
 def _usage(usage: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -167,8 +167,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/v1/files/{file_id}", "DELETE"): Operation(
         "Delete batch file",
-        "Delete it at the metadata service, then here; one that a job still needs is a 409. After a 503 no job takes it "
-        "any more, and the deletion is to be repeated.",
+        "Delete it at the metadata service, then here; one that a job still needs is a 409. After a 503 no job takes "
+        "it any more, and the deletion is to be repeated.",
         "openai",
         "FileDeleted",
         errors=(409,),
