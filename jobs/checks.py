@@ -46,7 +46,8 @@ def _shares() -> Iterator[CheckMessage]:
         if count < 1:
             yield Error(f"{name} is {count}.", hint="Set it to 1 or more.", id="jobs.E003")
 
-    for name in ("PLANNER_WRITES_PER_MINUTE", "PLANNER_PROXIES"):
+    at_least_0 = ("PLANNER_WRITES_PER_MINUTE", "PLANNER_PROXIES", "PLANNER_KEEP_JOBS_DAYS", "PLANNER_KEEP_FAILED_DAYS")
+    for name in at_least_0:
         if getattr(settings, name) < 0:
             yield Error(f"{name} is {getattr(settings, name)}.", hint="Set it to 0 or more.", id="jobs.E003")
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from django.db import InterfaceError, InternalError, OperationalError
 
 _LOCK_TIMEOUT = "55P03"
+_STATEMENT_TIMEOUT = "57014"
 _SESSION_ENDED = frozenset({"25P03", "25P04"})  # for idling in a transaction, or being in one, for too long
 
 MAX_CODE_LENGTH = 64  # of a code that somebody else chose, and a row has to take
@@ -130,6 +131,11 @@ def is_database_away(error: BaseException | None) -> bool:
 def is_lock_timeout(error: BaseException) -> bool:
     """Whether somebody else kept a lock for longer than one waits for it."""
     return _sqlstate(error) == _LOCK_TIMEOUT
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether a statement took longer, or waited longer for a lock, than a connection allows: try less at once."""
+    return _sqlstate(error) in {_LOCK_TIMEOUT, _STATEMENT_TIMEOUT}
 
 
 def _sqlstate(error: BaseException) -> str | None:

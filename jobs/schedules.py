@@ -10,10 +10,12 @@ from django.apps.registry import Apps
 
 ORPHAN_MINUTES = 5
 _FORGET_MINUTES = 60
+_CLEANUP_MINUTES = 24 * 60
 
 _CHORES = {
     "release_orphans": ("jobs.tasks.release_orphans", ORPHAN_MINUTES),
     "forget": ("jobs.tasks.forget", _FORGET_MINUTES),
+    "cleanup": ("jobs.tasks.cleanup", _CLEANUP_MINUTES),
 }
 
 

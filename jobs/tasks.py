@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from contextlib import suppress
+from datetime import timedelta
 from types import FrameType
 
+from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, InterfaceError, connection
 from django_q.tasks import async_task
 
 from jobs import reconciler
+from jobs.cleanup import Place, Policy, purge, remove_jobs
 from jobs.errors import is_database_away
 from jobs.rate_limits import forget_full_buckets
 from jobs.reconciler import orphans
@@ -53,6 +57,30 @@ def forget() -> None:
     """Delete what has had its time and nobody will ask for: sessions, and rates that are not used up."""
     SessionStore.clear_expired()
     forget_full_buckets()
+
+
+def cleanup(after: Place | None = None) -> None:
+    """One turn of the cleanup that the settings ask for; what is left is another turn's.
+
+    Dead rows always go, jobs only if it is set how long they are kept.
+    """
+    until = time.monotonic() + _CHORE_SECONDS
+    keep_failed = timedelta(days=settings.PLANNER_KEEP_FAILED_DAYS)
+    try:
+        if after is None:
+            purge(keep_failed)
+        if not settings.PLANNER_KEEP_JOBS_DAYS:
+            return
+        policy = Policy(timedelta(days=settings.PLANNER_KEEP_JOBS_DAYS), keep_failed)
+        for removed in remove_jobs(policy, after=after):
+            if is_stopping() or time.monotonic() > until:
+                async_task("jobs.tasks.cleanup", removed.place)
+                return
+    except Exception as error:
+        if not is_database_away(error):
+            raise
+        logger.warning("cleanup: database: %s; the next is by schedule", str(error).strip().partition("\n")[0])
+        connection.close()
 
 
 def is_stopping() -> bool:

@@ -15,7 +15,10 @@ from jobs.models import ApiToken
 class Command(BaseCommand):
     """Print a new token; it cannot be shown again."""
 
-    help = "Make a token for scripts (Authorization: Bearer ...) and print it, this once."
+    help = (
+        "Make a token for scripts (Authorization: Bearer ...) and print it, this once. "
+        "Example: manage.py create_token alice --days 90"
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Whose token, and what it is called."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from jobs.reconciler.orphans import GRACE_SECONDS, REACH, Sweep, sweep
+from jobs.management.options import short_span, span
+from jobs.models import Pool
+from jobs.reconciler.orphans import GRACE_SECONDS, REACH, Finding, Sweep, sweep
 
 _TURN_SECONDS = 60.0
 
@@ -17,39 +21,60 @@ class Command(BaseCommand):
 
     help = (
         "Find resources at the providers and batches at the metadata service that bear this installation's mark and "
-        "that no live job needs, and give them back. Safe at any time; the workers do the same every few minutes."
+        "that no live job needs, and give them back. Safe at any time; the workers do the same every few minutes. "
+        "Example: manage.py release_orphans --dry-run"
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The flags."""
         parser.add_argument("--dry-run", action="store_true", help="report, and give nothing back")
         parser.add_argument(
-            "--grace-seconds",
-            type=float,
-            default=GRACE_SECONDS,
-            help="spare what has not been an orphan for that long (default %(default)s)",
+            "--pool",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="only this pool; the metadata service is left out",
+        )
+        grace = timedelta(seconds=GRACE_SECONDS)
+        parser.add_argument(
+            "--grace",
+            type=span,
+            default=grace,
+            metavar="SPAN",
+            help=f"spare what has not been an orphan for that long ({short_span(grace)})",
         )
         hours = REACH.total_seconds() / 3600
         parser.add_argument("--hours", type=float, default=hours, help="how old batches may be (default %(default)s)")
+        parser.add_argument("--json", action="store_true", help="the findings as one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Sweep and report; an error if something could not be looked at or given back."""
-        failed = count = 0
+        pools = options["pool"]
+        known = set(Pool.objects.filter(name__in=pools).values_list("name", flat=True))
+        if unknown := sorted(set(pools) - known):
+            raise CommandError(f"there is no pool {', '.join(map(repr, unknown))}")
+        found: list[Finding] = []
         turn = Sweep(after="")
         while True:
             turn = sweep(
                 after=turn.after,
                 seconds=_TURN_SECONDS,
-                grace_seconds=options["grace_seconds"],
+                grace_seconds=options["grace"].total_seconds(),
                 reach=timedelta(hours=options["hours"]),
+                only_pools=pools,
                 dry_run=options["dry_run"],
             )
-            for finding in turn.findings:
-                self.stdout.write(": ".join(filter(None, (finding.where, finding.name, finding.why, finding.outcome))))
-                count += bool(finding.name)
-                failed += finding.is_failed
+            found += turn.findings
+            if not options["json"]:
+                for one in turn.findings:
+                    self.stdout.write(": ".join(filter(None, (one.where, one.name, one.why, one.outcome))))
             if not turn.after:
                 break
-        self.stdout.write(f"{count} orphans")
-        if failed:
+        count = sum(bool(one.name) for one in found)
+        if options["json"]:
+            told = {"orphans": count, "findings": [dataclasses.asdict(one) for one in found]}
+            self.stdout.write(json.dumps(told))
+        else:
+            self.stdout.write(f"{count} orphans")
+        if failed := sum(one.is_failed for one in found):
             raise CommandError(f"{failed} could not be looked at or given back; the workers go on trying.")

@@ -1,0 +1,73 @@
+"""The command line: every command tells how it is used, in its help and on its page; spans, moments, a progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.management import get_commands, load_command_class
+
+from jobs.management.options import moment, short_span, span
+from jobs.management.progress import Progress
+from tests.documentation import DOCS
+
+# Django's and django-q2's own, which ours only harden
+_HARDENED = {"migrate", "qcluster"}
+COMMANDS = sorted(name for name, app in get_commands().items() if app == "jobs" and name not in _HARDENED)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_shows_an_example_in_its_help_and_has_a_section_on_the_page(name: str) -> None:
+    parser = load_command_class("jobs", name).create_parser("manage.py", name)
+    assert f"Example: manage.py {name}" in " ".join(parser.format_help().split())
+    assert f"\n## {name}\n" in (DOCS / "operations" / "commands.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "shown"),
+    [
+        ("45s", 45, "45s"),
+        ("90m", 5400, "90m"),
+        ("24h", 86_400, "1d"),
+        ("1.5d", 129_600, "36h"),
+        ("2W", 1_209_600, "14d"),
+    ],
+)
+def test_a_span_is_a_number_and_a_unit(text: str, seconds: int, shown: str) -> None:
+    assert span(text) == timedelta(seconds=seconds)
+    assert short_span(span(text)) == shown
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1y", "1d2h", "9" * 20 + "d"])
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        span(text)
+    with pytest.raises(argparse.ArgumentTypeError):
+        moment(text)
+
+
+def test_a_moment_is_a_day_a_time_or_a_span_before_now() -> None:
+    assert moment("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
+    assert moment("2026-01-31T12:00+02:00") == datetime(2026, 1, 31, 10, tzinfo=UTC)
+    assert datetime.now(UTC) - moment("7d") == pytest.approx(timedelta(days=7), abs=timedelta(minutes=1))
+    with pytest.raises(argparse.ArgumentTypeError, match="2026-02-31"):
+        moment("2026-02-31")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_progress_bar_is_one_line_of_a_terminal_and_leaves_it_empty() -> None:
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        progress = Progress(stream, 200)
+        progress.show(50, "jobs")
+        progress.close()
+    lines = terminal.getvalue().split("\r")
+    assert lines[1].startswith("[########                      ]  25% 50 jobs, ")
+    assert (lines[2].strip(), lines[-1]) == ("", "")
+    assert file.getvalue() == ""
