@@ -97,7 +97,7 @@ class ProcessWorld:
     def turn(self) -> None:
         """The workers do what they do by themselves; only the sweep would come too seldom."""
         if self.sweeps:
-            command = [sys.executable, "manage.py", "release_orphans", "--grace-seconds", "0"]
+            command = [sys.executable, "manage.py", "release_orphans", "--grace", "0s"]
             environment = self._processes.environment
             process = subprocess.Popen(
                 command, cwd=settings.BASE_DIR, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

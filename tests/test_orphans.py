@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -28,6 +29,8 @@ from tests.answers import batch, error
 from tests.clock import pass_time
 from tests.engine import locked, releasing, running_job, simulated_pool, submitting_job
 from tests.factories import make_job, make_pool, make_provision
+from tests.faults import Killed
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -227,11 +230,11 @@ def test_the_command_reports_and_fails_if_something_is_left(
     simulated_pool(simulated_server, name="east")
     hold(simulated_server, "abp-lost")
     out = StringIO()
-    call_command("release_orphans", "--dry-run", "--grace-seconds", "0", stdout=out)
+    call_command("release_orphans", "--dry-run", "--grace", "0s", stdout=out)
     assert out.getvalue() == "east: abp-lost: no provision has this name: would be released\n1 orphans\n"
     listed.failure = error("transient", "no answer")
     with pytest.raises(CommandError, match="1 could not be looked at"):
-        call_command("release_orphans", "--grace-seconds", "0", stdout=out)
+        call_command("release_orphans", "--grace", "0s", stdout=out)
     assert names(simulated_server) == []
 
 
@@ -259,3 +262,60 @@ def test_a_defect_in_one_providers_adapter_keeps_nobody_from_the_others(
     found = swept()
     assert [(finding.where, finding.is_failed) for finding in found.findings] == [("broken", True), ("mds", False)]
     assert listed.cancelled == ["b1"]
+
+
+def test_only_the_named_pools_are_swept_and_the_mds_is_left_out(
+    simulated_server: SimulatedServer, listed: ListedMds
+) -> None:
+    simulated_pool(simulated_server, name="east")
+    make_pool(name="west", options={"base_url": "http://127.0.0.1:1"})
+    hold(simulated_server, "abp-lost")
+    listed.add("b1", "job_gone")
+    out = StringIO()
+    call_command("release_orphans", "--pool", "east", "--grace", "0s", "--json", stdout=out)
+    (finding,) = json.loads(out.getvalue())["findings"]
+    assert (finding["where"], finding["name"], finding["outcome"]) == ("east", "abp-lost", "release sent")
+    assert (names(simulated_server), listed.cancelled) == ([], [])
+    with pytest.raises(CommandError, match="no pool 'north'"):
+        call_command("release_orphans", "--pool", "north")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_killed_in_the_middle_the_next_sweep_gives_back_the_rest(
+    simulated_server: SimulatedServer, listed: ListedMds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated_pool(simulated_server)
+    for name in ("abp-1", "abp-2", "abp-3"):
+        hold(simulated_server, name)
+    listed.add("b1", "job_gone")
+    release = SimulatedProvisioner.release
+
+    def release_and_die(self: SimulatedProvisioner, name: str) -> None:
+        release(self, name)
+        raise Killed
+
+    with monkeypatch.context() as patches:
+        patches.setattr(SimulatedProvisioner, "release", release_and_die)
+        with pytest.raises(Killed):
+            call_command("release_orphans", "--grace", "0s", stdout=StringIO())
+    assert (len(names(simulated_server)), listed.cancelled) == (2, [])
+    call_command("release_orphans", "--grace", "0s", stdout=StringIO())
+    assert (names(simulated_server), listed.cancelled) == ([], ["b1"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_sweeps_at_once_give_back_everything_and_do_no_harm(simulated_server: SimulatedServer) -> None:
+    simulated_pool(simulated_server)
+    needed = make_provision(pool=Pool.objects.get(), status="ready")
+    for name in (needed.name, "abp-1", "abp-2", "abp-3"):
+        hold(simulated_server, name)
+
+    def swept_once() -> bool:
+        try:
+            call_command("release_orphans", "--grace", "0s", stdout=StringIO())
+        except CommandError:
+            return False  # the pool's row was in the other one's hands
+        return True
+
+    assert any(at_once(swept_once, swept_once))
+    assert names(simulated_server) == [needed.name]

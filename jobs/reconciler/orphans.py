@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -52,19 +52,23 @@ def sweep(
     seconds: float,
     grace_seconds: float = GRACE_SECONDS,
     reach: timedelta = REACH,
+    only_pools: Collection[str] = (),
     dry_run: bool = False,
 ) -> Sweep:
     """One turn of at most about `seconds`: the pools (unless a turn before did), then the MDS's list from `after` on.
 
+    With `only_pools` these alone, and the MDS is left out.
     With `dry_run` nothing is written and nothing is given back. Raises nothing that an upstream did.
     """
     until = time.monotonic() + seconds
     found = Sweep()
     if not after:
-        pools = list(Pool.objects.all())
+        pools = list(Pool.objects.filter(name__in=only_pools) if only_pools else Pool.objects.all())
         random.shuffle(pools)  # should the time be too short for all, it is not always the same ones
         for pool in pools:
             found.findings += _in_pool(pool, grace_seconds, until, dry_run=dry_run)
+    if only_pools:
+        return found
     try:
         found.after = _batches(found, after, until, timedelta(seconds=grace_seconds), reach, dry_run=dry_run)
     except UpstreamError as error:
