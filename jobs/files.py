@@ -5,7 +5,6 @@ The one module of the web side that calls the MDS. Nothing is read into memory a
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -29,6 +28,7 @@ from jobs import conf
 from jobs.access_rules import SUBMIT_JOB, may_use_any_file, visible_jobs
 from jobs.errors import Conflict, FileTooLarge, Forbidden, InvalidRequest, NotFound, Unavailable, is_database_away
 from jobs.holds import record
+from jobs.input_lines import check_lines
 from jobs.models import InputFile, Job
 from jobs.statuses import LIVE
 from jobs.validation import check_text, is_storable
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 PURPOSE = "batch"
 OUTPUT_PURPOSE = "batch_output"
 SUFFIXES = (".jsonl", ".json")
-MAX_LINE_BYTES = 10 * 1024 * 1024  # one line is held in memory to be checked
 CHUNK_BYTES = 64 * 1024
 
 # Not `conf.times()`: a person waits here, nothing else does, and a large file may keep the MDS busy for a while.
@@ -111,7 +110,7 @@ def upload(user: User, file: File[Any], purpose: str = PURPOSE) -> InputFile:
         raise FileTooLarge("file", f"must not be larger than {conf.MAX_FILE_BYTES} bytes")
     # Two passes over what Django has put on disk: a bad line is known before the MDS has seen a byte.
     content.seek(0)
-    request_count = _count_requests(content)
+    found = check_lines(content)
     content.seek(0)
     file_id = _send(content)
     try:
@@ -121,7 +120,8 @@ def upload(user: User, file: File[Any], purpose: str = PURPOSE) -> InputFile:
             filename=filename,
             purpose=purpose,
             size_bytes=size_bytes,
-            request_count=request_count,
+            request_count=found.count,
+            endpoint=found.endpoint,
         )
     except BaseException as error:
         if not is_database_away(error):  # it is: then the row may be there all the same, and needs its file
@@ -219,41 +219,6 @@ def _refuse_if_used(use: Q) -> None:
 
 def _written(file_id: str) -> Q:
     return Q(output_file_id=file_id) | Q(error_file_id=file_id)
-
-
-def _count_requests(content: IO[bytes]) -> int:
-    """The number of lines that are not blank, each of them checked."""
-    count, number = 0, 0
-    while line := content.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            raise InvalidRequest("file", f"line {number}: longer than {MAX_LINE_BYTES} bytes")
-        if not line.strip():
-            continue
-        if problem := _line_problem(line):
-            raise InvalidRequest("file", f"line {number}: {problem}")
-        count += 1
-        if count > conf.MAX_FILE_LINES:
-            raise InvalidRequest("file", f"has more than {conf.MAX_FILE_LINES} requests")
-    if count == 0:
-        raise InvalidRequest("file", "is empty")
-    return count
-
-
-def _line_problem(line: bytes) -> str:
-    """What the MDS would refuse the whole batch for; empty if nothing."""
-    try:
-        request = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        request = None
-    if not isinstance(request, dict):
-        return "not a JSON object"
-    for key in ("custom_id", "method", "url"):
-        if not isinstance(request.get(key), str):
-            return f"{key} is missing or not a string"
-    if not isinstance(request.get("body"), dict):
-        return "body is missing or not an object"
-    return ""
 
 
 def _send(content: IO[bytes]) -> str:

@@ -205,6 +205,8 @@ def release(user: User, provision_id: str, *, reason: str = "") -> Provision:
 def _frozen(user: User, request: CheckedRequest) -> Job:
     """The job to store, with everything it refers to copied into it (G9)."""
     input_file = _input_file(user, request.input_file_id)
+    if input_file.endpoint not in ("", request.endpoint):
+        raise InvalidRequest("endpoint", f'the requests of file "{input_file.pk}" are for {input_file.endpoint}')
     deployment = catalogue.resolve(request.model_id, request.template_name, request.template_version)
     supported = deployment.spec.get("supportedEndpoints")
     if isinstance(supported, list) and supported and request.endpoint not in supported:

@@ -26,6 +26,7 @@ from jobs.reconciler import bulkheads, orphans
 from jobs.tasks import release_orphans, run_pass
 from jobs.testing.fake_mds import FakeMds
 from tests.api_client import API, ApiClient
+from tests.batch_file import line
 from tests.clock import pass_time
 from tests.edge import AtOnce
 from tests.engine import is_quiet
@@ -36,7 +37,6 @@ from tests.waiting import eventually
 _MOST_TURNS = 200
 AT_ONCE = 0.001  # seconds a batch takes
 UNTIL_STOPPED = 10_000.0  # and one that is not to end by itself
-INPUT = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}\n'
 
 
 @dataclass
@@ -169,7 +169,7 @@ class World:
         client = self._client(user).client
         file_id: str = self._answer(
             lambda: client.post(
-                f"{API}/files/upload", {"file": SimpleUploadedFile("in.jsonl", INPUT), "purpose": "batch"}
+                f"{API}/files/upload", {"file": SimpleUploadedFile("in.jsonl", line()), "purpose": "batch"}
             )
         )["id"]
         return file_id

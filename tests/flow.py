@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +13,20 @@ from jobs.batch_client import Batch, BatchClient
 from jobs.lifecycle.scans import parse_job_id
 from jobs.models import Job, JobEvent
 from jobs.provisioners.simulated_server import SimulatedServer
+from tests.batch_file import lines
 from tests.factories import make_file, make_template, make_user
 
 ENDPOINT = "/v1/chat/completions"
 _OVER = {"completed", "failed", "expired", "cancelled"}
 
 
-def upload(mds: str, lines: int) -> str:
+def upload(mds: str, count: int) -> str:
     """Upload an input of so many requests to an MDS; its id."""
-    line = {"method": "POST", "url": ENDPOINT, "body": {"model": "m", "messages": []}}
-    content = "\n".join(json.dumps({"custom_id": f"c{number}", **line}) for number in range(lines))
+    return upload_content(mds, lines(count))
+
+
+def upload_content(mds: str, content: bytes) -> str:
+    """Upload any bytes to an MDS, which does not look at them; their id."""
     sent = {"file": ("in.jsonl", content)}
     answer = requests.post(f"{mds}/v1/files", files=sent, data={"purpose": "batch"}, timeout=30)
     return str(answer.json()["id"])

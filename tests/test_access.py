@@ -15,6 +15,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from jobs.models import ApiToken
 from jobs.testing.fake_mds import FakeMds
+from tests.batch_file import line
 from tests.engine import running_job
 from tests.factories import make_file, make_template, make_user
 from tests.flow import upload
@@ -106,8 +107,7 @@ class Place:
         method, path = endpoint.split()
         sent: dict[str, Any] = {"data": json.dumps(self.body(endpoint)), "content_type": "application/json"}
         if endpoint in UPLOADS:
-            line = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m"}}'
-            sent = {"data": {"file": SimpleUploadedFile("in.jsonl", line), "purpose": "batch"}}
+            sent = {"data": {"file": SimpleUploadedFile("in.jsonl", line()), "purpose": "batch"}}
         call = getattr(self.clients[role], method.lower())
         answer = call(path.format(**self.ids | ids), **({} if method == "GET" else sent))
         if answer.streaming:

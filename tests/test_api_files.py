@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from io import BytesIO
 from typing import Any
 
@@ -13,12 +12,12 @@ from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploaded
 from jobs import conf, files
 from jobs.models import InputFile
 from tests.api_client import API, ApiClient, api, assert_refused, job_body
+from tests.batch_file import line, lines
 from tests.factories import make_file, make_job, make_user
 
 pytestmark = pytest.mark.django_db
 
-LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
-CONTENT = b"".join(json.dumps({**LINE, "custom_id": str(number)}).encode() + b"\n" for number in range(5))
+CONTENT = lines(5)
 
 
 def upload(client: ApiClient, content: bytes = CONTENT, name: str = "in.jsonl", **fields: Any) -> Any:
@@ -86,7 +85,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("file", {"content": b"not json\n"}),
     ("file", {"content": b"[]\n"}),
     ("file", {"content": b"\n \n"}),
-    ("file", {"content": json.dumps({**LINE, "body": 1}).encode()}),
+    ("file", {"content": line(body=1)}),
     ("purpose", {"purpose": None}),
     ("purpose", {"purpose": "fine-tune"}),
     ("purpose", {"purpose": SimpleUploadedFile("p", b"batch")}),

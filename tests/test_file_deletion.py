@@ -15,14 +15,13 @@ from jobs.models import InputFile, Job, JobEvent
 from jobs.statuses import LIVE, TERMINAL, JobStatus
 from jobs.testing.fake_mds import FakeMds
 from jobs.testing.script import Rule
+from tests.batch_file import line
 from tests.factories import make_file, make_job, make_user
 from tests.threads import elsewhere, stopped, until_waiting
 
-LINE = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}\n'
-
 
 def uploaded(user: User) -> InputFile:
-    return files.upload(user, SimpleUploadedFile("in.jsonl", LINE))
+    return files.upload(user, SimpleUploadedFile("in.jsonl", line()))
 
 
 @pytest.mark.django_db

@@ -23,20 +23,11 @@ from django.db import IntegrityError, OperationalError, transaction
 from jobs import conf, files
 from jobs.errors import FileTooLarge, Forbidden, InvalidRequest, NotFound, PlannerError, Unavailable
 from jobs.models import InputFile
+from tests.batch_file import line
 from tests.factories import make_file, make_job, make_user
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db
-
-
-def line(number: int = 1, **fields: Any) -> bytes:
-    request = {
-        "custom_id": f"r{number}",
-        "method": "POST",
-        "url": "/v1/chat/completions",
-        "body": {"model": "m", "messages": []},
-    }
-    return json.dumps(request | fields).encode() + b"\n"
 
 
 def upload(user: User, content: bytes, name: str = "requests.jsonl", **options: Any) -> InputFile:
@@ -156,34 +147,8 @@ def test_another_kind_of_file_is_refused(name: str) -> None:
 
 
 @pytest.mark.usefixtures("no_mds")
-@pytest.mark.parametrize(
-    ("bad", "problem"),
-    [
-        (b"[1]\n", "not a JSON object"),
-        (b"{\n", "not a JSON object"),
-        (b"\xff\xfe\n", "not a JSON object"),
-        (b"[" * 100_000 + b"\n", "not a JSON object"),
-        (line(custom_id=1), "custom_id is missing or not a string"),
-        (line(method=None), "method is missing or not a string"),
-        (line(url={}), "url is missing or not a string"),
-        (line(body="x"), "body is missing or not an object"),
-    ],
-)
-def test_the_first_bad_line_is_named(bad: bytes, problem: str) -> None:
-    error = refusal(line(1) + b"\n" + bad + b"also bad\n")
-    assert str(error) == f"file: line 3: {problem}"
-
-
-@pytest.mark.usefixtures("no_mds")
-@pytest.mark.parametrize("content", [b"", b"\n \n\t\n"])
-def test_an_empty_file_is_refused(content: bytes) -> None:
-    assert str(refusal(content)) == "file: is empty"
-
-
-@pytest.mark.usefixtures("no_mds")
-def test_too_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conf, "MAX_FILE_LINES", 3)
-    assert "more than 3" in str(refusal(line() * 4))
+def test_the_first_bad_line_is_named() -> None:
+    assert str(refusal(line() + b"\n{\n")) == "file: line 3: not a JSON object"
 
 
 @pytest.mark.usefixtures("no_mds")
@@ -192,12 +157,6 @@ def test_too_large_a_file_has_an_error_of_its_own(monkeypatch: pytest.MonkeyPatc
     error = refusal(line())
     assert isinstance(error, FileTooLarge)
     assert error.code == "file_too_large"
-
-
-@pytest.mark.usefixtures("no_mds")
-def test_too_long_a_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAX_LINE_BYTES", 200)
-    assert "line 2: longer than 200 bytes" in str(refusal(line() + line(custom_id="x" * 200)))
 
 
 @pytest.mark.usefixtures("no_mds")

@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from jobs.testing.fake_mds import FakeMds
+from tests.batch_file import BODY, lines
 from tests.waiting import eventually
 
-LINE = {"method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
 ALWAYS = {"id", "object", "endpoint", "input_file_id", "completion_window", "status", "created_at", "expires_at"}
 RAN = {"in_progress_at", "finalizing_at", "request_counts", "usage"}
 AIBRIX = {
@@ -46,9 +46,8 @@ class Service:
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
         return requests.request(method, self._url + path, timeout=30, **options)
 
-    def upload(self, lines: int) -> str:
-        content = "\n".join(json.dumps({"custom_id": f"c{number}", **LINE}) for number in range(lines))
-        answer = self.send_file("in.jsonl", content)
+    def upload(self, count: int) -> str:
+        answer = self.send_file("in.jsonl", lines(count).decode())
         return str(answer.json()["id"])
 
     def send_file(self, name: str, content: str, purpose: str = "batch") -> requests.Response:
@@ -135,12 +134,12 @@ def test_a_batch_runs_to_its_end(service: Service) -> None:
     assert created["created_at"] <= done["in_progress_at"] <= done["finalizing_at"] <= done["completed_at"]
     content = service.call("GET", f"/v1/files/{done['output_file_id']}/content")
     assert content.headers["Content-Type"] == "application/jsonl"
-    lines = [json.loads(line) for line in content.text.splitlines()]
-    assert {line["custom_id"] for line in lines} == {"c0", "c1", "c2"}
-    for line in lines:
+    written = [json.loads(line) for line in content.text.splitlines()]
+    assert {line["custom_id"] for line in written} == {"c0", "c1", "c2"}
+    for line in written:
         assert set(line) == {"id", "custom_id", "error", "response"}
         assert set(line["response"]) == {"status_code", "request_id", "body"}
-        assert line["response"]["body"] == LINE["body"]
+        assert line["response"]["body"] == BODY
         assert line["response"]["request_id"].startswith(done["id"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from io import BytesIO
 from typing import Any
 
@@ -11,13 +10,13 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 from jobs import conf
 from jobs.models import InputFile
+from tests.batch_file import lines
 from tests.factories import make_file, make_job, make_user
 from tests.openai_client import OpenAIClient, assert_refused, openai
 
 pytestmark = pytest.mark.django_db
 
-LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
-CONTENT = b"".join(json.dumps({**LINE, "custom_id": str(number)}).encode() + b"\n" for number in range(5))
+CONTENT = lines(5)
 
 
 @pytest.mark.mds

@@ -15,9 +15,10 @@ from pytest_django.live_server_helper import LiveServer
 
 from jobs.models import ApiToken, InputFile, Job
 from jobs.testing.script import Rule
+from tests.batch_file import lines
 from tests.engine import passes_until, passes_until_quiet, simulated_pool
-from tests.factories import make_template, make_user
-from tests.flow import ENDPOINT, Planner
+from tests.factories import make_file, make_template, make_user
+from tests.flow import ENDPOINT, Planner, upload_content
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.mds]
 
@@ -41,9 +42,8 @@ def requests_file(tmp_path: Path) -> Path:
     return input_file(tmp_path / "requests.jsonl", 5)
 
 
-def input_file(path: Path, lines: int) -> Path:
-    line = {"method": "POST", "url": ENDPOINT, "body": {"model": "m", "messages": []}}
-    path.write_text("".join(json.dumps({"custom_id": f"c{number}", **line}) + "\n" for number in range(lines)))
+def input_file(path: Path, count: int) -> Path:
+    path.write_bytes(lines(count))
     return path
 
 
@@ -118,11 +118,10 @@ def test_a_running_batch_is_cancelled(sdk: OpenAI, here: Planner, tmp_path: Path
         sdk.batches.cancel(batch.id)
 
 
-def test_a_batch_the_mds_refuses_says_which_line(sdk: OpenAI, here: Planner, requests_file: Path) -> None:
+def test_a_batch_the_mds_refuses_says_which_line(sdk: OpenAI, here: Planner, owner: User) -> None:
     simulated_pool(here.server)
-    text = requests_file.read_text()
-    requests_file.write_text(text.replace(ENDPOINT, "/v1/embeddings", 1))
-    batch = created(sdk, uploaded(sdk, requests_file))
+    content = lines(1) + b"not json\n"  # no upload of ours takes it
+    batch = created(sdk, make_file(owner, id=upload_content(here.mds, content)).pk)
     passes_until_quiet()
     failed = sdk.batches.retrieve(batch.id)
     assert (failed.status, failed.output_file_id) == ("failed", None)
@@ -159,6 +158,12 @@ def test_a_file_is_deleted_once_no_batch_needs_it(sdk: OpenAI, here: Planner, re
             sdk.files.content(deleted)
     assert sdk.batches.retrieve(batch.id).output_file_id is None
     assert not InputFile.objects.exists()
+
+
+def test_a_bad_line_is_named_before_anything_is_rented(sdk: OpenAI, requests_file: Path) -> None:
+    requests_file.write_bytes(lines(2) + b"not json\n")
+    with pytest.raises(openai.BadRequestError, match="line 3: not a JSON object"):
+        uploaded(sdk, requests_file)
 
 
 def test_refusals_are_the_packages_own_errors(sdk: OpenAI, live_server: LiveServer, here: Planner) -> None:

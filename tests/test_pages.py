@@ -26,11 +26,10 @@ from jobs.errors import QueueFull, Unavailable
 from jobs.models import BatchScan, InputFile, Job, JobEvent, Provision, Worker
 from jobs.pages.show import PAGE_SIZE, span
 from jobs.statuses import LIVE, SHOWN_STATUS, JobStatus, ProvisionStatus, shown_as
+from tests.batch_file import line
 from tests.factories import make_file, make_job, make_model, make_pool, make_provision, make_template, make_user
 
 pytestmark = pytest.mark.django_db
-
-LINE = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m"}}\n'
 
 
 def signed_in(user: User, **options: Any) -> Client:
@@ -459,7 +458,7 @@ def form(**fields: Any) -> dict[str, Any]:
     }
 
 
-def jsonl(content: bytes = LINE, name: str = "requests.jsonl") -> SimpleUploadedFile:
+def jsonl(content: bytes = line(), name: str = "requests.jsonl") -> SimpleUploadedFile:
     return SimpleUploadedFile(name, content, "application/octet-stream")
 
 
@@ -563,7 +562,7 @@ def test_what_was_chosen_stays_and_a_file_that_got_through_is_not_sent_again(
 
 
 def test_a_bad_line_is_told_beside_the_file() -> None:
-    response = signed_in(make_user()).post("/jobs/new", form(upload=jsonl(LINE + b"{broken\n")))
+    response = signed_in(make_user()).post("/jobs/new", form(upload=jsonl(line() + b"{broken\n")))
     assert response.status_code == 400
     assert re.search(r'id="error_upload"[^>]*>Line 2', response.content.decode())
     assert not InputFile.objects.exists()

@@ -103,6 +103,12 @@ def test_an_operator_may_use_every_file() -> None:
     assert enqueue(make_user("operator"), input_file_id=file.pk).input_file_id == file.pk
 
 
+def test_an_endpoint_that_the_file_is_not_for_is_refused() -> None:
+    file = make_file(endpoint="/v1/embeddings")
+    refused = refusal(file.owner, input_file_id=file.pk)
+    assert str(refused) == f'endpoint: the requests of file "{file.pk}" are for /v1/embeddings'
+
+
 def test_an_unknown_model_is_refused() -> None:
     assert refusal(model_id="model-x").field == "model_id"
 

@@ -25,7 +25,7 @@ from jobs.testing.script import Rule
 from planner_site.metadata_service import MetadataService
 from tests.engine import passes_until, passes_until_quiet, simulated_pool
 from tests.factories import make_file, make_template, make_user
-from tests.flow import ENDPOINT, Planner, has_status, now, path, upload
+from tests.flow import ENDPOINT, Planner, has_status, now, path, upload, upload_content
 from tests.peers import Peer
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.mds]
@@ -41,12 +41,6 @@ def enqueued(file_id: str) -> Job:
         input_file_id=file_id, endpoint=ENDPOINT, model_id=template.model_id, template_name=template.name
     )
     return planner.enqueue(user, request)
-
-
-def upload_text(mds: str, content: str) -> str:
-    sent = {"file": ("in.jsonl", content)}
-    answer = requests.post(f"{mds}/v1/files", files=sent, data={"purpose": "batch"}, timeout=30)
-    return str(answer.json()["id"])
 
 
 @pytest.fixture
@@ -71,7 +65,7 @@ BAD_INPUTS = {
 @pytest.mark.parametrize("content", BAD_INPUTS.values(), ids=list(BAD_INPUTS))
 def test_an_input_the_mds_cannot_use_fails_the_job_and_costs_no_second_attempt(here: Planner, content: str) -> None:
     simulated_pool(here.server)
-    job = enqueued(upload_text(here.mds, content) if content else "no-such-file")
+    job = enqueued(upload_content(here.mds, content.encode()) if content else "no-such-file")
     passes_until_quiet()
     assert (now(job).status, job.failure_stage, job.attempt) == ("failed", "batch", 1)
     assert job.error_code in {"invalid_input_file", "validation_error"}

@@ -18,6 +18,7 @@ from jobs.models import ApiToken, DeploymentTemplate, InputFile, Job, OwnerQuota
 from jobs.schema.document import OPERATIONS, document
 from jobs.testing.fake_mds import FakeMds
 from tests.api_client import ApiClient, api, job_body
+from tests.batch_file import line
 from tests.factories import jobs_everywhere, make_file, make_job, make_pool, make_template, make_user
 from tests.openai_client import batch_body, openai
 
@@ -256,13 +257,12 @@ def test_changes_of_the_catalogue_are_answered_as_documented(role: str) -> None:
 @pytest.mark.django_db
 def test_files_come_and_go_as_documented(fake_mds: FakeMds) -> None:
     client = api()
-    line = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}'
-    form = {"file": SimpleUploadedFile("requests.jsonl", line), "purpose": "batch"}
+    form = {"file": SimpleUploadedFile("requests.jsonl", line()), "purpose": "batch"}
     uploaded = client.client.post("/api/v1/files/upload", form)
     assert uploaded.status_code == 200
     assert_conforms(uploaded, "/api/v1/files/upload", "POST")
     download = client.get(f"/files/{uploaded.json()['id']}/content")
-    assert b"".join(download.streaming_content) == line
+    assert b"".join(download.streaming_content) == line()
     assert_conforms(download, "/api/v1/files/{file_id}/content")
     assert_conforms(client.get("/files/upload"), "/api/v1/files/{file_id}")
 
@@ -271,7 +271,7 @@ def test_files_come_and_go_as_documented(fake_mds: FakeMds) -> None:
 @pytest.mark.parametrize("role", ["operator", "submitter"])
 def test_openai_clients_are_answered_as_documented(role: str, fake_mds: FakeMds) -> None:
     jobs, client = populate(), openai(role)
-    uploaded = client.upload(b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}')
+    uploaded = client.upload(line())
     file, body = uploaded.json()["id"], batch_body(client.user)
     assert_conforms(uploaded, "/v1/files", "POST")
     for path in ("/batches", "/batches?limit=2", "/batches?limit=0", "/files", "/files?order=asc", f"/files/{file}"):

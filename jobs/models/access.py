@@ -24,6 +24,7 @@ class InputFile(models.Model):
     purpose = models.CharField(max_length=32, default="batch")
     size_bytes = models.PositiveBigIntegerField()
     request_count = models.PositiveIntegerField(help_text="Lines that are not blank.")
+    endpoint = models.CharField(max_length=64, blank=True, help_text="What all of them are for; empty: not known.")
     created_at = models.DateTimeField(db_default=Now())
     deletion_requested_at = models.DateTimeField(
         null=True,

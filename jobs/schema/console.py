@@ -257,7 +257,8 @@ def _resources() -> dict[str, Schema]:
 def _files() -> dict[str, Schema]:
     page = {"object": "list", "data": [_FILE], "has_more": False}
     detail = {**_FILE, "content_type": "application/jsonl", "etag": None, "last_modified": None}
-    lines = '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}\n'
+    lines = '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", '
+    lines += '"body": {"model": "org/small-1b", "messages": [{"role": "user", "content": "Say hello."}]}}\n'
     return {
         "File": shape("A file.", _FILE),
         "FileDetail": shape("A file.", detail, etag={"type": "null"}, last_modified={"type": "null"}),
