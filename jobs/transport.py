@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -91,14 +92,31 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
+class _Bearer(AuthBase):
+    """Named as the authentication, and no plain header: one that a .netrc holds for the host would replace that."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
 class Transport:
     """Calls to one base URL. Shared by threads; raises `UpstreamError` and nothing else."""
 
-    def __init__(self, base_url: str, *, upstream: str, connect_timeout: float) -> None:
-        """`upstream` is what messages call the other side: they never show its address."""
+    def __init__(
+        self, base_url: str, *, upstream: str, connect_timeout: float, token: Callable[[], str] | None = None
+    ) -> None:
+        """`upstream` is what messages call the other side: they never show its address.
+
+        `token` is asked at every call for the bearer token to send with it.
+        """
         self._base_url = base_url.rstrip("/")
         self._upstream = upstream
         self._connect_timeout = connect_timeout
+        self._token = token
         self._local = threading.local()
 
     def call(
@@ -120,6 +138,7 @@ class Transport:
             raise UpstreamError(
                 UpstreamKind.TRANSIENT, f"{self._upstream}: no time was left for the call", code="too_late"
             )
+        auth = _Bearer(self._token()) if self._token else None
         session = self._session()
         if creates:
             # A kept connection that the server closes under a POST reads as ambiguous; a fresh one cannot.
@@ -131,6 +150,7 @@ class Transport:
                 self._base_url + path,
                 params=params,
                 json=body,
+                auth=auth,
                 timeout=Timeout(connect=self._connect_timeout, total=remaining),  # type: ignore[arg-type] # the stubs lack it
                 allow_redirects=False,  # following one would repeat the call
                 stream=True,

@@ -22,5 +22,23 @@ def _base_url(url: str) -> dict[str, Any]:
 
 
 SIMULATED = LocalProvider("simulated", "jobs.provisioners.simulated_server", _base_url)
+RUNPOD = LocalProvider(
+    "runpod",
+    "jobs.testing.fake_runpod",
+    lambda url: {"base_url": f"{url}/v1"},
+    {"RUNPOD_API_KEY": "any", "RUNPOD_SSH_PUBLIC_KEY": "any"},
+)
+LAMBDA_CLOUD = LocalProvider(
+    "lambda_cloud",
+    "jobs.testing.fake_lambda_cloud",
+    # paced as the real one, in a twentieth of its time
+    lambda url: {
+        "base_url": f"{url}/api/v1",
+        "regions": ["us-west-1"],
+        "request_interval_seconds": 0.05,
+        "create_interval_seconds": 0.6,
+    },
+    {"LAMBDA_CLOUD_API_KEY": "any", "LAMBDA_CLOUD_SSH_KEYS": "any"},
+)
 
-LOCAL_PROVIDERS = {each.name: each for each in (SIMULATED,)}
+LOCAL_PROVIDERS = {each.name: each for each in (SIMULATED, RUNPOD, LAMBDA_CLOUD)}

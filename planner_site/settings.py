@@ -142,6 +142,8 @@ PLANNER_PROVIDER = os.environ.get("PLANNER_PROVIDER", "")
 PLANNER_PROVIDERS = {
     "simulated": "jobs.provisioners.simulated.SimulatedProvisioner",
     "passthrough": "jobs.provisioners.passthrough.PassthroughProvisioner",
+    "runpod": "jobs.provisioners.runpod.RunPodProvisioner",
+    "lambda_cloud": "jobs.provisioners.lambda_cloud.LambdaCloudProvisioner",
 }
 PLANNER_QUEUE_POLICIES = {
     "fifo": "jobs.queueing.FifoQueue",

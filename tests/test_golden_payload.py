@@ -86,6 +86,26 @@ BARE_PAYLOAD: dict[str, Any] = {
     },
 }
 
+# As the adapters tell them, field for field, in their own tests.
+RUNTIMES: dict[str, dict[str, Any]] = {
+    "RunPod": {
+        "host": "203.0.113.7",
+        "ssh_port": 10341,
+        "ssh_user": "root",
+        "http_base_url": "https://p1-8000.proxy.runpod.net",
+        "model": "org/small-1b",
+        "image": "vllm/vllm-openai:v0.9",
+        "vllm_args": ["--max-model-len=8192"],
+    },
+    "LambdaCloud": {
+        "host": "203.0.113.9",
+        "ssh_port": 22,
+        "ssh_user": "ubuntu",
+        "http_base_url": "http://203.0.113.9:8000",
+        "model": "org/small-1b",
+    },
+}
+
 BOTH = pytest.mark.parametrize(
     ("submission", "expected"), [(FULL, FULL_PAYLOAD), (BARE, BARE_PAYLOAD)], ids=["full", "bare"]
 )
@@ -119,6 +139,19 @@ def test_the_metadata_service_accepts_and_echoes_it(mds: str, submission: Submis
     echoed = answer.json()["aibrix"]
     assert echoed["job_id"] == submission.decision.job_id
     assert echoed == expected["aibrix"]
+
+
+@pytest.mark.mds
+@pytest.mark.parametrize("target", RUNTIMES)
+def test_the_metadata_service_knows_the_runtime_of_each_cloud(mds: str, target: str) -> None:
+    decision = dataclasses.replace(FULL.decision, runtime_target=target, runtime_options=RUNTIMES[target])
+    body = payload(dataclasses.replace(FULL, decision=decision))
+    assert body["aibrix"]["runtime"] == {"target": target, "options": RUNTIMES[target]}
+    answer = requests.post(f"{mds}/v1/batches", json=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["aibrix"] == body["aibrix"]
+    body["aibrix"]["runtime"]["target"] = f"{target}s"
+    assert requests.post(f"{mds}/v1/batches", json=body, timeout=30).status_code == 400
 
 
 @pytest.mark.mds

@@ -19,10 +19,14 @@ from jobs.provisioners.base import Provisioner, Resource, ResourceState
 from jobs.provisioners.passthrough import PassthroughProvisioner
 from jobs.testing.provider_server import Refusal
 from tests.providers.bench import Bench, wanted
+from tests.providers.lambda_cloud import LambdaCloudBench, lambda_cloud
+from tests.providers.runpod import RunPodBench, runpod
 from tests.providers.simulated import SimulatedBench, simulated
 
 BENCHES: dict[str, tuple[type[Bench], Callable[[], AbstractContextManager[Bench]]]] = {
     "simulated": (SimulatedBench, simulated),
+    "runpod": (RunPodBench, runpod),
+    "lambda_cloud": (LambdaCloudBench, lambda_cloud),
 }
 
 # What may be done next, and the code that says why, where it is the same for all providers.

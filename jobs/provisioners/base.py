@@ -33,6 +33,7 @@ class ResourceRequest:
     accelerator_count: int  # per replica
     replicas: int
     expires_at: datetime
+    model: str = ""  # what the engine is to serve
     template_spec: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # the job's own provider_config
 

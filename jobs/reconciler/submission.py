@@ -29,6 +29,7 @@ def resource_request(job: Job, provision: Provision) -> ResourceRequest:
         accelerator_count=provision.spec["accelerator_count"],
         replicas=provision.spec["replicas"],
         expires_at=provision.expires_at,
+        model=job.model,
         template_spec=job.template_spec,
         options=provision.spec["options"],
     )

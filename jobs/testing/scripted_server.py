@@ -43,6 +43,7 @@ class Request(NamedTuple):
     query: dict[str, str]
     content_type: str
     body: bytes
+    authorization: str = ""
 
 
 class Answer(NamedTuple):
@@ -302,7 +303,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        request = Request(self.command, parts.path, query, self.headers.get("Content-Type", ""), self._body())
+        content_type, authorization = (self.headers.get(name, "") for name in ("Content-Type", "Authorization"))
+        request = Request(self.command, parts.path, query, content_type, self._body(), authorization)
         answer = self.server.scripted.frame_answer(request)
         if answer is None:
             self.close_connection = True
