@@ -28,6 +28,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LONG_AGO, SOON, LATER = NOW - timedelta(days=1), NOW + timedelta(milliseconds=1), NOW + timedelta(days=1)
 JUST_NOW = NOW - timedelta(milliseconds=1)
 POOL = 7
+FOLLOWED = RUNNING | {JobStatus.CANCELLING}
 STOP = Call(CallKind.CANCEL, Change(job={"stop_sent_at": NOW}))
 
 _SUBMITS: tuple[dict[str, Any], ...] = (
@@ -109,6 +110,18 @@ def shapes() -> Iterator[tuple[Job, Provision | None]]:
         for provision in (None, *provisions):
             if job.status != JobStatus.PROVISIONING or (provision is not None and provision.status != "ready"):
                 yield copy.copy(job), copy.copy(provision)
+
+
+def test_an_imported_job_is_never_run_again_and_its_batch_is_stopped_only_if_that_was_asked_for() -> None:
+    shapes_of_running = [shape for shape in job_shapes() if "batch_id" in shape and shape["status"] in FOLLOWED]
+    assert shapes_of_running
+    for shape in shapes_of_running:
+        for crashes in (0, MAX_CRASHES):
+            step, row = settled(a_job(imported_at=LONG_AGO, crashes=crashes, **shape), None)
+            assert row.job.status != JobStatus.PENDING
+            assert row.elsewhere.unwanted_batch == ""
+            is_stop = isinstance(step, Call) and step.kind == CallKind.CANCEL
+            assert not is_stop or shape["cancel_requested_at"] is not None or shape["status"] == JobStatus.CANCELLING
 
 
 def _told_apart(job: Job) -> tuple[str, bool, bool, bool]:

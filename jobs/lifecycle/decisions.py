@@ -38,7 +38,7 @@ def decide(job: Job, provision: Provision | None, now: datetime) -> Step:
             stage=_stage(job),
             message=f"Given up after {job.crashes} attempts to work on it that each ended without a result.",
         )
-        return end.and_then(Change(unwanted_batch=job.batch_id))
+        return end.and_then(_stopped_by_scan(job))
     return _DECISIONS[JobStatus(job.status)](job, provision, now)
 
 
@@ -174,7 +174,7 @@ def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
         return Change(provision={"status": ProvisionStatus.LOST, "lost_at": now}, events=(gone,))
     given_up = _given_up(job, provision, now)
     if given_up is not None:
-        return given_up.and_then(Change(unwanted_batch=job.batch_id))
+        return given_up.and_then(_stopped_by_scan(job))
     if job.retry_at is not None and now < job.retry_at:
         return Wait(job.retry_at)
     next_poll = now if job.batch_seen_at is None else job.batch_seen_at + poll_interval(job)
@@ -192,8 +192,17 @@ def _stop_interval(job: Job) -> timedelta:
     return timedelta(seconds=times().deadline_grace) if is_cancelling else poll_interval(job)
 
 
+def _stopped_by_scan(job: Job) -> Change:
+    """Nobody follows its batch any more; one that somebody else has made is not ours to stop."""
+    return Change(unwanted_batch="" if job.is_imported else job.batch_id)
+
+
 def _must_stop(job: Job, provision: Provision | None, now: datetime) -> bool:
-    if job.status == JobStatus.CANCELLING or _resource_gone(provision) is not None:
+    if job.status == JobStatus.CANCELLING:
+        return True
+    if job.is_imported:
+        return False  # it needs no resource of ours, and its deadline is between its client and the MDS
+    if _resource_gone(provision) is not None:
         return True
     return job.deadline_at is not None and job.deadline_at + timedelta(seconds=times().deadline_grace) <= now
 
@@ -207,7 +216,8 @@ def _given_up(job: Job, provision: Provision | None, now: datetime) -> Change | 
     if seen_at is None:
         return None
     if job.deadline_at is not None and job.deadline_at <= now:
-        if job.stop_sent_at is None or seen_at < job.deadline_at + timedelta(seconds=times().finalize_grace):
+        is_stopped = job.stop_sent_at is not None or job.is_imported
+        if not is_stopped or seen_at < job.deadline_at + timedelta(seconds=times().finalize_grace):
             return None
         message = f"Its deadline passed; the MDS has neither ended nor stopped batch {job.batch_id} since."
         return end_job(JobStatus.EXPIRED, provision, now, reason="deadline", message=message)

@@ -151,7 +151,11 @@ def _batch_missing(job: Job, provision: Provision | None, now: datetime) -> Chan
         return Change(job={"batch_seen_at": now, **NO_ERROR})
     if job.cancel_requested_at is not None:
         return end_job(JobStatus.CANCELLED, provision, now, reason="cancelled", message="Its batch no longer exists.")
-    event = Event("batch_lost", f"The MDS lost batch {job.batch_id}.", MDS, data={"batch_id": job.batch_id})
+    message = f"The MDS lost batch {job.batch_id}."
+    if job.is_imported:  # its input is another client's affair: it cannot be run again
+        stage = FailureStage.BATCH
+        return end_job(JobStatus.FAILED, None, now, reason="batch_lost", message=message, stage=stage, source=MDS)
+    event = Event("batch_lost", message, MDS, data={"batch_id": job.batch_id})
     return back_to_pending(job, provision, now, event, unasked=True)
 
 
@@ -219,7 +223,7 @@ def _batch_ended(job: Job, provision: Provision | None, batch: Batch, now: datet
         return end_job(
             JobStatus.FAILED, provision, now, reason=code, message=message, stage=FailureStage.BATCH, source=MDS
         )
-    if job.cancel_requested_at is not None:
+    if job.cancel_requested_at is not None or job.is_imported:
         return end_job(JobStatus.CANCELLED, provision, now, reason="cancelled", source=MDS)
     if job.deadline_at is not None and job.deadline_at <= now:
         message = "Stopped after its deadline."

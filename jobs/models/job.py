@@ -71,6 +71,13 @@ class Job(models.Model):
     )
     deadline_at = models.DateTimeField(null=True, blank=True, help_text="From first admission; then the MDS's own.")
 
+    imported_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When its batch, which somebody else had made, was found at the MDS: it is followed as it is.",
+    )
+
     # The submission attempt and the MDS's last word on it.
     attempt = models.PositiveIntegerField(default=1)
     submit_started_at = models.DateTimeField(
@@ -155,6 +162,9 @@ class Job(models.Model):
             ),
             models.CheckConstraint(condition=Q(priority__lte=MAX_PRIORITY), name="job_priority_range"),
             models.UniqueConstraint(fields=["owner", "idempotency_key"], name="job_idempotency_key"),
+            models.UniqueConstraint(
+                fields=["batch_id"], condition=Q(imported_at__isnull=False), name="job_imported_batch"
+            ),
         ]
         indexes: ClassVar = [
             # lists, newest first: everybody's, and one owner's, and so on; each filter of a list has one of these
@@ -216,6 +226,11 @@ class Job(models.Model):
     def is_terminal(self) -> bool:
         """Whether the job's own story has ended; its resources have a story of their own."""
         return self.status in TERMINAL
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether its batch is one that somebody else has made: it has no provision, and is not run again."""
+        return self.imported_at is not None
 
     @property
     def has_deadline(self) -> bool:
