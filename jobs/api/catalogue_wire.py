@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from jobs.api.parsing import Body
+from jobs.api.wire import as_text
 from jobs.catalogue_rules import CARD, SPEC, member
 from jobs.models import DeploymentTemplate, ServedModel
 
@@ -71,7 +71,7 @@ def template_json(template: DeploymentTemplate) -> dict[str, Any]:
 def _spec(stored: dict[str, Any]) -> dict[str, Any]:
     spec = {part: _filled(default, member(stored, part)) for part, default in SPEC.items()}
     arguments = spec["engineArgs"]
-    return {**spec, "engineArgs": {key: _text(value) for key, value in arguments.items()}}
+    return {**spec, "engineArgs": {key: as_text(value) for key, value in arguments.items()}}
 
 
 def _filled(default: Any, stored: Any) -> Any:
@@ -83,7 +83,3 @@ def _filled(default: Any, stored: Any) -> Any:
         return {name: _filled(value, member(document, name)) for name, value in default.items()}
     is_kept = isinstance(stored, list) if isinstance(default, list) else stored is not None
     return stored if is_kept else default
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -108,6 +108,12 @@ def exception_handler(exception: Exception, context: dict[str, Any]) -> Response
     return Response(refusal.body, status=refusal.http, headers=refusal.headers)
 
 
+def conflict_with(conflict: Conflict, **row: Any) -> Response:
+    """A refusal that shows the row as it is, so that nobody has to ask again what is in the way."""
+    refusal = refusal_of(conflict)
+    return Response({**refusal.body, "details": [row]}, status=refusal.http)
+
+
 def refusal_of(exception: BaseException | None) -> Refusal:
     """What to answer for an exception; what nobody foresaw is a 500 that tells nothing."""
     match exception:

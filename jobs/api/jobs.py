@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from jobs import planner
 from jobs.api import wire
 from jobs.api.base import ApiView, user_of
-from jobs.api.errors import refusal_of
+from jobs.api.errors import conflict_with
 from jobs.api.pagination import page, read_limit
 from jobs.api.parsing import Body, job_request
 from jobs.api.vocabulary import jobs_shown_as
@@ -55,7 +55,5 @@ class JobCancelView(ApiView):
         try:
             job = planner.cancel(user, job_id, reason=Body(request.data).text("reason"))
         except Conflict as conflict:
-            refusal = refusal_of(conflict)
-            refusal.details = [{"job": wire.job_json(planner.get_job(user, job_id))}]
-            return Response(refusal.body, status=refusal.http)
+            return conflict_with(conflict, job=wire.job_json(planner.get_job(user, job_id)))
         return Response(wire.job_json(job))

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from jobs import planner
 from jobs.api import wire
 from jobs.api.base import ApiView, user_of
-from jobs.api.errors import refusal_of
+from jobs.api.errors import conflict_with
 from jobs.api.pagination import page, read_limit
 from jobs.api.parsing import Body
 from jobs.errors import Conflict, InvalidRequest
@@ -58,9 +58,7 @@ class ProvisionReleaseView(ApiView):
         try:
             provision = planner.release(user, provision_id, reason=Body(request.data).text("reason"))
         except Conflict as conflict:
-            refusal = refusal_of(conflict)
-            refusal.details = [{"provision": _json(user, planner.get_provision(user, provision_id))}]
-            return Response(refusal.body, status=refusal.http)
+            return conflict_with(conflict, provision=_json(user, planner.get_provision(user, provision_id)))
         return Response(_json(user, provision))
 
 

@@ -181,7 +181,7 @@ def _job_objects(job: Job) -> dict[str, Any]:
     return {
         "requestCounts": None if job.request_total is None else counts,
         "usage": _usage(job.usage),
-        "metadata": {key: _text(value) for key, value in job.metadata.items()},
+        "metadata": {key: as_text(value) for key, value in job.metadata.items()},
         "extraBody": {},
         "errors": [
             {**error, "param": error["param"] or "", "line": str(error["line"] or 0)} for error in errors_of(job)
@@ -270,5 +270,6 @@ def _events(job: Job) -> list[dict[str, Any]]:
     return lines
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value of a map whose values are strings on the wire."""
     return value if isinstance(value, str) else json.dumps(value)
