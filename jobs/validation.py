@@ -77,7 +77,7 @@ def check(request: JobRequest) -> CheckedRequest:
         raise InvalidRequest("endpoint", "is required")
     if endpoint not in conf.ENDPOINTS:
         raise InvalidRequest("endpoint", f"{_shown(endpoint)} is not one of {', '.join(conf.ENDPOINTS)}")
-    is_given = isinstance(request.replicas, bool) or request.replicas not in (None, 0, "0")  # False equals 0
+    replicas = _replicas(request.replicas)
     window, window_seconds = check_window(request.completion_window)
     template_name = check_text("model_template_name", request.template_name, 255)
     template_version = check_text("model_template_version", request.template_version, 64)
@@ -94,7 +94,7 @@ def check(request: JobRequest) -> CheckedRequest:
         model_id=check_text("model_id", request.model_id, 255),
         template_name=template_name,
         template_version=template_version,
-        replicas=_integer("resource_request.replicas", request.replicas, 1, conf.MAX_REPLICAS) if is_given else 1,
+        replicas=replicas,
         provider_config=_provider_config(request.provider_config),
         client=_client(request.client),
         queue_timeout_seconds=None
@@ -136,6 +136,11 @@ def check_text(field_name: str, value: object, limit: int) -> str:
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL can hold the text: no NUL, no lone surrogates (JSON can carry both)."""
     return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+
+
+def _replicas(value: object) -> int:
+    is_given = isinstance(value, bool) or value not in (None, 0, "0")  # False equals 0
+    return _integer("resource_request.replicas", value, 1, conf.MAX_REPLICAS) if is_given else 1
 
 
 def _metadata(value: object) -> dict[str, str]:

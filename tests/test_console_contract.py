@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.api_client import ApiClient, api
+from jobs.statuses import FailureStage
+from tests.answers import error
+from tests.api_client import ApiClient, api, job_body
+from tests.engine import claimed, provisioning_job, recorded, submitting_job
 from tests.factories import make_job, make_template, make_user
 
 pytestmark = pytest.mark.django_db
@@ -54,3 +57,38 @@ def test_an_empty_body_reads_as_an_empty_object(call: tuple[str, str]) -> None:
         return answer.status_code, answer.content.decode()
 
     assert answered("") == answered("{}") == answered(" ")
+
+
+def test_of_several_wrong_fields_the_first_is_named() -> None:
+    client = api()
+    wrong: dict[str, Any] = {
+        "input_dataset": "",
+        "endpoint": "/v1/videos",
+        "resource_request": {"replicas": 2000},
+        "completion_window": "0h",
+        "name": "x" * 256,
+    }
+    right, named = job_body(client.user), []
+    while wrong:
+        refused = client.post("/jobs", right | wrong).json()
+        named.append(refused["details"][0]["field"])
+        del wrong[next(iter(wrong))]
+    assert named == ["input_dataset", "endpoint", "resource_request.replicas", "completion_window", "name"]
+
+
+@pytest.mark.parametrize(
+    ("make", "stage", "word"),
+    [
+        (provisioning_job, FailureStage.PROVISION, "resource_failed"),
+        (submitting_job, FailureStage.SUBMIT, "submit_failed"),
+    ],
+)
+def test_the_event_of_a_failure_says_why(make: Any, stage: FailureStage, word: str, settings: Any) -> None:
+    settings.PLANNER_STATUS_VOCABULARY = "console"
+    job = make()
+    (claim,) = claimed().claims
+    recorded(claim, error("permanent", "No such image.", code="bad_image"))
+    shown = ApiClient(job.owner).get(f"/jobs/{job.pk}").json()
+    event = shown["events"][-1]
+    assert (shown["status"], shown["failureStage"], shown["errorMessage"]) == (word, stage.value, "No such image.")
+    assert (event["status"], event["label"], event["message"]) == (word, "Bad image", "No such image.")

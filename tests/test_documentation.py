@@ -34,8 +34,16 @@ def _numbered(letter: str, count: int) -> list[str]:
     return [f"{letter}{number}" for number in range(1, count + 1)]
 
 
+# How many rows each table of the console's contract has, by its section.
+CONTRACT = {
+    **{"0.1": 7, "0.2": 10, "0.3": 14, "0.4": 3},
+    **{"1": 1, "1.1": 11, "1.2": 2, "1.3": 24, "1.3b": 16, "1.4": 10, "1.5": 4, "1.6": 7, "1.7": 2},
+    **{"2.1": 3, "2.2": 1, "2.3": 5, "2.4": 5, "2.5": 1, "3": 8, "4": 6, "5": 16, "6": 11},
+}
+
 # The lines of each page, in their order. A line names the tests that hold it.
 LINES = {
+    "console_contract.md": [line for section, count in CONTRACT.items() for line in _numbered(f"C{section}.", count)],
     "requirements.md": _numbered("R", 26),
     "guarantees.md": [
         *_numbered("G", 10),
