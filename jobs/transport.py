@@ -21,9 +21,9 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
 
 from jobs.errors import UpstreamError, UpstreamKind
 
@@ -135,9 +135,7 @@ class Transport:
         """
         remaining = until - time.monotonic()
         if remaining <= 0:
-            raise UpstreamError(
-                UpstreamKind.TRANSIENT, f"{self._upstream}: no time was left for the call", code="too_late"
-            )
+            raise too_late(self._upstream)
         auth = _Bearer(self._token()) if self._token else None
         session = self._session()
         if creates:
@@ -155,9 +153,9 @@ class Transport:
                 allow_redirects=False,  # following one would repeat the call
                 stream=True,
             ) as response:
-                return Answer(response.status_code, response.headers, _read(response, until))
+                return Answer(response.status_code, response.headers, read_in_time(response.raw, until))
         except (requests.RequestException, HTTPError) as error:
-            raise self._unanswered(error, creates=creates) from error
+            raise unanswered(error, upstream=self._upstream, creates=creates) from error
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -166,24 +164,41 @@ class Transport:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, _Adapter())
             # A proxy named in the environment cannot reach our own loopback.
-            session.trust_env = urlsplit(self._base_url).hostname not in _LOOPBACK
+            session.trust_env = not is_loopback(self._base_url)
         return session
 
-    def _unanswered(self, error: requests.RequestException | HTTPError, *, creates: bool) -> UpstreamError:
-        cause = type(_inner(error)).__name__
-        if _is_unsent(error):
-            message = f"{self._upstream} cannot be reached ({cause})"
-            return UpstreamError(UpstreamKind.TRANSIENT, message, code="unreachable")
-        kind = UpstreamKind.AMBIGUOUS if creates else UpstreamKind.TRANSIENT
-        if isinstance(error, requests.Timeout | ReadTimeoutError):
-            return UpstreamError(kind, f"{self._upstream} did not answer in time", code="timeout")
-        return UpstreamError(kind, f"{self._upstream} broke off the call ({cause})", code="connection_lost")
+
+def is_loopback(url: str) -> bool:
+    """Whether it leads to this machine itself."""
+    return urlsplit(url).hostname in _LOOPBACK
 
 
-def _read(response: requests.Response, until: float) -> bytes:
+def unanswered(error: requests.RequestException | HTTPError, *, upstream: str, creates: bool) -> UpstreamError:
+    """What a call that got no answer means: certainly not sent, or perhaps applied."""
+    cause = type(_inner(error)).__name__
+    if _is_unsent(error):
+        return UpstreamError(UpstreamKind.TRANSIENT, f"{upstream} cannot be reached ({cause})", code="unreachable")
+    kind = UpstreamKind.AMBIGUOUS if creates else UpstreamKind.TRANSIENT
+    if isinstance(error, requests.Timeout | ReadTimeoutError):
+        return UpstreamError(kind, f"{upstream} did not answer in time", code="timeout")
+    return UpstreamError(kind, f"{upstream} broke off the call ({cause})", code="connection_lost")
+
+
+def too_late(upstream: str) -> UpstreamError:
+    """That a call was not even sent, for want of time."""
+    return UpstreamError(UpstreamKind.TRANSIENT, f"{upstream}: no time was left for the call", code="too_late")
+
+
+def unreadable(upstream: str, *, creates: bool) -> UpstreamError:
+    """That nothing certain can be read from an answer that says that it is one of success."""
+    kind = UpstreamKind.AMBIGUOUS if creates else UpstreamKind.TRANSIENT
+    return UpstreamError(kind, f"{upstream} gave an answer that cannot be read", code="unreadable_answer")
+
+
+def read_in_time(raw: BaseHTTPResponse, until: float) -> bytes:
     """The body, piece by piece: a time-out is of one read, and a body that drips never reaches it."""
     pieces = []
-    while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
+    while piece := raw.read1(_PIECE_BYTES, decode_content=True):
         pieces.append(piece)
         if time.monotonic() > until:
             raise requests.ReadTimeout("the answer did not end in time")
@@ -220,7 +235,7 @@ def retry_after_seconds(response: Answer) -> float | None:
 
 def _is_unsent(error: requests.RequestException | HTTPError) -> bool:
     """Whether not one byte of the request can have left."""
-    return isinstance(error, _NEVER_SENT) or isinstance(_inner(error), NewConnectionError)
+    return isinstance(error, _NEVER_SENT) or isinstance(_inner(error), NewConnectionError | ConnectTimeoutError)
 
 
 def _inner(error: requests.RequestException | HTTPError) -> BaseException:

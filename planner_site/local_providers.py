@@ -41,4 +41,6 @@ LAMBDA_CLOUD = LocalProvider(
     {"LAMBDA_CLOUD_API_KEY": "any", "LAMBDA_CLOUD_SSH_KEYS": "any"},
 )
 
-LOCAL_PROVIDERS = {each.name: each for each in (SIMULATED, RUNPOD, LAMBDA_CLOUD)}
+KUBERNETES = LocalProvider("kubernetes", "jobs.testing.fake_kubernetes", _base_url)
+
+LOCAL_PROVIDERS = {each.name: each for each in (SIMULATED, KUBERNETES, RUNPOD, LAMBDA_CLOUD)}

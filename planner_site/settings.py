@@ -144,6 +144,7 @@ PLANNER_PROVIDERS = {
     "passthrough": "jobs.provisioners.passthrough.PassthroughProvisioner",
     "runpod": "jobs.provisioners.runpod.RunPodProvisioner",
     "lambda_cloud": "jobs.provisioners.lambda_cloud.LambdaCloudProvisioner",
+    "kubernetes": "jobs.provisioners.kubernetes.KubernetesProvisioner",
 }
 PLANNER_QUEUE_POLICIES = {
     "fifo": "jobs.queueing.FifoQueue",

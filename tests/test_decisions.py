@@ -73,6 +73,7 @@ def provision_shapes() -> Iterator[dict[str, Any]]:
         yield {"status": status, "release_requested_at": JUST_NOW, "release_requested_by": "op@example.org"}
         yield {"status": status, "deadline_at": LONG_AGO}
         yield {"status": status, "absent_since_at": LONG_AGO, "absence_confirmed_at": JUST_NOW}
+    yield {"status": "ready", "hands_over": True, "absence_confirmed_at": JUST_NOW}
     yield {"status": "requested", "retry_count": 2, "retry_at": SOON}
     yield {"status": "requested", "create_started_at": LONG_AGO}
 
@@ -333,6 +334,22 @@ def test_a_running_batch_whose_resource_is_gone_is_stopped_first(news: dict[str,
     assert step == STOP
     assert row.provision is not None
     assert (row.job.status, row.provision.status) == ("in_progress", "lost")
+
+
+@pytest.mark.parametrize("news", [{"absence_confirmed_at": JUST_NOW}, {"observed_state": "failed"}])
+def test_a_batch_goes_on_without_the_room_that_it_was_given(news: dict[str, Any]) -> None:
+    job = a_job(status="in_progress", batch_id="b1", batch_view={"status": "in_progress"}, batch_seen_at=JUST_NOW)
+    provision = a_provision(status="ready", hands_over=True, **news)
+    assert decide(job, provision, NOW) == Wait(JUST_NOW + poll_interval(job))
+    provision.release_requested_at, provision.release_requested_by = JUST_NOW, "op@example.org"
+    assert decide(job, provision, NOW) == STOP, "an operator takes it back all the same"
+
+
+@pytest.mark.parametrize("news", [{"absence_confirmed_at": JUST_NOW}, {"observed_state": "failed"}])
+def test_room_that_is_gone_before_a_batch_was_given_it_is_a_loss(news: dict[str, Any]) -> None:
+    job, provision = a_job(status="submitting"), a_provision(status="ready", hands_over=True, **news)
+    step, row = settled(job, provision)
+    assert (step, row.job.status, provision.status) == (Wait(None), "pending", "releasing")
 
 
 @pytest.mark.parametrize("view", ["in_progress", "finalizing", "unheard_of"])

@@ -23,7 +23,7 @@ def test_the_same_provider_and_options_give_the_same_instance() -> None:
 
 def test_every_configured_provider_can_be_made(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANNER_SIMULATED_URL", "http://127.0.0.1:1")
-    made: dict[str, Provisioner] = {name: get_provisioner(name, {"of": name}) for name in settings.PLANNER_PROVIDERS}
+    made: dict[str, Provisioner] = {name: get_provisioner(name, {}) for name in settings.PLANNER_PROVIDERS}
     assert {name for name, provisioner in made.items() if not provisioner.holds_resources} == {"passthrough"}
 
 

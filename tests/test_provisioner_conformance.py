@@ -19,6 +19,7 @@ from jobs.provisioners.base import Provisioner, Resource, ResourceState
 from jobs.provisioners.passthrough import PassthroughProvisioner
 from jobs.testing.provider_server import Refusal
 from tests.providers.bench import Bench, wanted
+from tests.providers.kubernetes import KubernetesBench, kubernetes
 from tests.providers.lambda_cloud import LambdaCloudBench, lambda_cloud
 from tests.providers.runpod import RunPodBench, runpod
 from tests.providers.simulated import SimulatedBench, simulated
@@ -27,6 +28,7 @@ BENCHES: dict[str, tuple[type[Bench], Callable[[], AbstractContextManager[Bench]
     "simulated": (SimulatedBench, simulated),
     "runpod": (RunPodBench, runpod),
     "lambda_cloud": (LambdaCloudBench, lambda_cloud),
+    "kubernetes": (KubernetesBench, kubernetes),
 }
 
 # What may be done next, and the code that says why, where it is the same for all providers.

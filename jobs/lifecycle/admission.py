@@ -28,6 +28,7 @@ class Pick:
     job: Job
     pool: Pool
     holds_resources: bool
+    hands_over: bool
     longest_ready_seconds: int  # over all pools it could have gone to: part of its deadline
 
 
@@ -83,6 +84,7 @@ def _provision(pick: Pick, deadline_at: datetime, now: datetime) -> Provision:
         attempt=job.attempt,
         name=f"abp-{identity.hex[:20]}",
         holds_resources=pick.holds_resources,
+        hands_over=pick.hands_over,
         spec={
             "accelerator_type": job.accelerator_type,
             "accelerator_count": job.accelerator_count,

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobs.conf import MAX_CRASHES, times
+from jobs.errors import without_addresses
 from jobs.lifecycle.changes import (
     back_to_pending,
     backoff,
@@ -97,7 +98,7 @@ def _provisioning(job: Job, provision: Provision | None, now: datetime) -> Step:
         return end_job(JobStatus.CANCELLED, provision, now, reason="cancelled", message="Cancelled before submission.")
     if job.deadline_at is not None and job.deadline_at <= now:
         return _expired(job, provision, now)
-    gone = _resource_gone(provision)
+    gone = _resource_gone(job, provision)
     if gone is not None:
         return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
     if provision.status != ProvisionStatus.REQUESTED and provision.observed_state == ResourceState.READY:
@@ -117,7 +118,9 @@ def _not_ready_in_time(job: Job, provision: Provision, now: datetime) -> Step:
     looked_at = provision.pool.observed_at or provision.requested_at
     if is_created and looked_at < provision.deadline_at and not provision.pool.observe_failures:
         return Wait(_earlier(now + timedelta(seconds=times().retry_max), job.deadline_at))
-    event = Event("ready_timeout", "The resource was not ready within the pool's timeout.")
+    why = str(provision.detail.get("message") or "")  # such as the scheduler's, that no node has room
+    told = without_addresses(f"The resource was not ready within the pool's timeout. {why}").rstrip()
+    event = Event("ready_timeout", told)
     back = back_to_pending(job, provision, now, event)
     if provision.create_started_at is None:
         return back  # it was not even asked: that says nothing of the pool
@@ -143,7 +146,7 @@ def _submitting(job: Job, provision: Provision | None, now: datetime) -> Step:
         return end_job(JobStatus.CANCELLED, provision, now, reason="cancelled", message="Cancelled before submission.")
     if job.deadline_at is not None and job.deadline_at <= now:
         return _expired(job, provision, now)
-    gone = _resource_gone(provision)
+    gone = _resource_gone(job, provision)
     if gone is not None:
         return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
     if job.retry_at is not None and now < job.retry_at:
@@ -168,7 +171,7 @@ def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
     if job.cancel_requested_at is not None and job.status != JobStatus.CANCELLING:
         # what delayed the polls does not delay the stop
         return move_job(JobStatus.CANCELLING, now, Event("cancelling"), retry_at=None)
-    gone = _resource_gone(provision)
+    gone = _resource_gone(job, provision)
     is_ready = provision is not None and provision.status == ProvisionStatus.READY
     if is_ready and gone is not None and gone.source == JobEvent.Source.PROVIDER:
         return Change(provision={"status": ProvisionStatus.LOST, "lost_at": now}, events=(gone,))
@@ -202,7 +205,7 @@ def _must_stop(job: Job, provision: Provision | None, now: datetime) -> bool:
         return True
     if job.is_imported:
         return False  # it needs no resource of ours, and its deadline is between its client and the MDS
-    if _resource_gone(provision) is not None:
+    if _resource_gone(job, provision) is not None:
         return True
     return job.deadline_at is not None and job.deadline_at + timedelta(seconds=times().deadline_grace) <= now
 
@@ -245,13 +248,15 @@ def poll_interval(job: Job) -> timedelta:
     return timedelta(seconds=spread * min(times().poll_max, max(times().poll_min, age / 2)))
 
 
-def _resource_gone(provision: Provision | None) -> Event | None:
-    """Why the job has no resource any more, or None if it has."""
+def _resource_gone(job: Job, provision: Provision | None) -> Event | None:
+    """Why the job has no resource any more, or None if it has, or its batch was given the room that was held for it."""
     if provision is None:
         return Event("resource_lost", "There is no provision.")
     if provision.release_requested_at is not None and provision.release_requested_by:
         message = f"{provision.release_requested_by} asked for the release of its resource."
         return Event("resource_released", message, JobEvent.Source.OPERATOR, provision.release_requested_by)
+    if provision.hands_over and job.batch_id and provision.status in PROVISION_LIVE:
+        return None
     if provision.status not in PROVISION_LIVE or provision.absence_confirmed_at is not None:
         return Event("resource_lost", "The provider no longer has the resource.", JobEvent.Source.PROVIDER)
     if provision.observed_state == ResourceState.FAILED:

@@ -90,6 +90,9 @@ class Provision(models.Model):
     holds_resources = models.BooleanField(
         default=True, help_text="False for a provider that reserves nothing: there is nothing to observe or release."
     )
+    hands_over = models.BooleanField(
+        default=False, help_text="Room that the engine takes once its batch is submitted; gone then is no loss."
+    )
 
     # Facts, as last observed.
     observed_state = models.CharField(max_length=16, blank=True)

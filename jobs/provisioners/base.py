@@ -68,9 +68,13 @@ class Provisioner(Protocol):
     `holds_resources`: False means that nothing is ever held there, so nothing can be observed, lost or released:
     a provision is ready when `ensure` says so and released as soon as that is asked for; `observe` and `discover`
     always answer "nothing", which then proves neither a loss nor a release.
+
+    `hands_over`: True means that what is held is room, which the engine takes once the batch is submitted: that it is
+    gone from then on, or broken, is no loss.
     """
 
     holds_resources: bool
+    hands_over: bool
 
     def ensure(self, request: ResourceRequest) -> Resource:
         """Look the name up; create only what is missing. Repeating it creates nothing twice.

@@ -50,6 +50,7 @@ class LambdaCloudProvisioner:
     """One Lambda Cloud account. Options: docs/providers/lambda_cloud.md."""
 
     holds_resources = True
+    hands_over = False
     request_interval_seconds = 1.1  # one a second is allowed
     create_interval_seconds = 12.5  # one in twelve seconds
 

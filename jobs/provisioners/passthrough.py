@@ -12,6 +12,7 @@ class PassthroughProvisioner:
     """Every request is ready at once; nothing is held, so there is nothing to observe, lose or release."""
 
     holds_resources = False
+    hands_over = False
 
     def __init__(
         self, options: dict[str, Any], *, connect_timeout: float, call_timeout: float, installation: str

@@ -41,6 +41,7 @@ class RunPodProvisioner:
     """One RunPod account. Options: docs/providers/runpod.md."""
 
     holds_resources = True
+    hands_over = False
 
     def __init__(
         self, options: dict[str, Any], *, connect_timeout: float, call_timeout: float, installation: str

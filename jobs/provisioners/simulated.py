@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime
-from jobs.transport import Answer, Transport, retry_after_seconds
+from jobs.transport import Answer, Transport, retry_after_seconds, unreadable
 
 _UPSTREAM = "The simulated provider"
 _KINDS = {
@@ -52,6 +52,7 @@ class SimulatedProvisioner:
     """
 
     holds_resources = True
+    hands_over = False
 
     def __init__(
         self, options: dict[str, Any], *, connect_timeout: float, call_timeout: float, installation: str
@@ -81,7 +82,7 @@ class SimulatedProvisioner:
                 "expires_at": request.expires_at.timestamp(),
             }
             response = self._transport.call("POST", "/resources", until=until, creates=True, body=body)
-            found = _items(response, broken=UpstreamKind.AMBIGUOUS)
+            found = _items(response, creates=True)
         return _resource(request.name, found)
 
     def observe(self, names: Collection[str]) -> dict[str, Resource]:
@@ -120,19 +121,18 @@ class SimulatedProvisioner:
         return _items(self._transport.call("GET", "/resources", until=until, params=params))
 
 
-def _items(response: Answer, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -> list[_Item]:
-    """The answer's objects; `broken` is what an answer means from which nothing certain can be read."""
-    _check(response, broken=broken)
+def _items(response: Answer, *, creates: bool = False) -> list[_Item]:
+    """The answer's objects."""
+    _check(response, creates=creates)
     try:
         body = response.json()
         raw_items = body["resources"] if response.status_code == 200 else [body]
         return [_Item(**{name: raw[name] for name in _ITEM_FIELDS}) for raw in raw_items]
     except (KeyError, TypeError) as error:
-        message = f"{_UPSTREAM} gave an answer that cannot be read"
-        raise UpstreamError(broken, message, code="unreadable_answer") from error
+        raise unreadable(_UPSTREAM, creates=creates) from error
 
 
-def _check(response: Answer, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -> None:
+def _check(response: Answer, *, creates: bool = False) -> None:
     status = response.status_code
     if 200 <= status < 300:
         return
@@ -141,7 +141,7 @@ def _check(response: Answer, *, broken: UpstreamKind = UpstreamKind.TRANSIENT) -
         code, message = error["code"], f"{_UPSTREAM}: {error['message']}"
     except (KeyError, TypeError):
         code, message = f"http_{status}", f"{_UPSTREAM} answered {status}"
-    kind = _KINDS.get(status, broken)
+    kind = _KINDS.get(status, UpstreamKind.AMBIGUOUS if creates else UpstreamKind.TRANSIENT)
     raise UpstreamError(kind, message, code=code, retry_after_seconds=retry_after_seconds(response))
 
 

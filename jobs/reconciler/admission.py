@@ -53,7 +53,7 @@ def _picks(now: datetime) -> list[Pick]:
         job = locked.get(job_id)
         if job is not None:
             longest = max(p.pool.ready_timeout_seconds for p in rooms.pools if p.has_type(job.accelerator_type))
-            picks.append(Pick(job, pool, _holds_resources(pool), longest))
+            picks.append(Pick(job, pool, *_manner(pool), longest))
     return picks
 
 
@@ -107,8 +107,10 @@ def _open_queues(rooms: limits.Rooms, now: datetime) -> list[queueing.QueueName]
     return [queue for queue in queueing.waiting_queues() if is_open(queue)]
 
 
-def _holds_resources(pool: Pool) -> bool:
+def _manner(pool: Pool) -> tuple[bool, bool]:
+    """Whether its provider holds resources, and whether it hands them over."""
     try:
-        return provisioner_of(pool).holds_resources
+        provisioner = provisioner_of(pool)
     except UpstreamError:
-        return True  # its settings are broken: the create call will say so and disable the pool
+        return True, False  # its settings are broken: the create call will say so and disable the pool
+    return provisioner.holds_resources, provisioner.hands_over

@@ -40,6 +40,7 @@ class ProviderServer(ScriptedServer):
 
     verbs: ClassVar[frozenset[str]] = frozenset({"create", "list", "delete"})
     refusals: ClassVar[Mapping[Refusal, tuple[int, Any]]]  # the status and the body of each that this provider knows
+    is_full_refused: ClassVar[bool] = True  # or taken, and it waits for a place
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class ProviderServer(ScriptedServer):
         return self.ledger.create(
             now,
             self.make_id,
-            capacity=self.capacity,
+            capacity=self.capacity if self.is_full_refused else None,
             name=name,
             price_per_hour=self.price * max(1, accelerators),
             visible_at=now + rule.visible_after_seconds,
