@@ -24,8 +24,9 @@ from django.utils import timezone
 from jobs import files, planner
 from jobs.errors import QueueFull, Unavailable
 from jobs.models import BatchScan, InputFile, Job, JobEvent, Provision, Worker
-from jobs.pages.show import PAGE_SIZE, span
+from jobs.pages.show import PAGE_SIZE
 from jobs.statuses import LIVE, SHOWN_STATUS, JobStatus, ProvisionStatus, shown_as
+from jobs.story import span
 from tests.batch_file import line
 from tests.factories import make_file, make_job, make_model, make_pool, make_provision, make_template, make_user
 

@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from jobs import planner
+from jobs import planner, story
 from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from jobs.models import Job
 from jobs.pages import live, show
@@ -62,7 +62,7 @@ def _visible(user: User, job_id: str) -> Job:
 def job_detail(request: HttpRequest, user: User, job_id: str) -> HttpResponse:
     """One job: where it is, why, what it holds, and its story."""
     job = _visible(user, job_id)
-    lines = show.timeline(job)
+    lines = story.timeline(job)
     provisions = list(job.provisions.select_related("pool").order_by("-requested_at"))
     context = {
         "job": job,
@@ -70,7 +70,7 @@ def job_detail(request: HttpRequest, user: User, job_id: str) -> HttpResponse:
         "waits": show.waits_of(job),
         "timeline": lines,
         "left_out": job.event_count - len(lines),
-        "reservations": show.reservations(provisions),
+        "reservations": story.reservations(provisions),
         "may_cancel": not job.is_terminal and job.cancel_requested_at is None and planner.can_cancel(user, job),
         "banners": show.banners(),
     }
