@@ -17,6 +17,7 @@ from jobs.validation import is_storable
 VIEW_ALL_JOBS = "jobs.view_all_jobs"
 SUBMIT_JOB = "jobs.submit_job"
 CANCEL_ANY_JOB = "jobs.cancel_any_job"
+RETRY_ANY_JOB = "jobs.retry_any_job"
 RELEASE_PROVISION = "jobs.release_provision"
 
 

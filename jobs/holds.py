@@ -109,7 +109,7 @@ def resume_owner(user: User, username: str, *, reason: str = "") -> OwnerQuota:
 
 def _set_owner_hold(user: User, username: str, hold: bool, reason: str) -> OwnerQuota:
     message = checked_reason(reason)
-    _require(user, HOLD_OWNER)
+    require(user, HOLD_OWNER)
     owner = User.objects.filter(username=username).first() if is_storable(username) else None
     if owner is None:
         raise NotFound(f'owner "{username}" not found')
@@ -133,7 +133,7 @@ def resume_queue(user: User, *, reason: str = "") -> Queue:
 
 def _set_queue_hold(user: User, hold: bool, reason: str) -> Queue:
     message = checked_reason(reason)
-    _require(user, HOLD_QUEUE)
+    require(user, HOLD_QUEUE)
     with transaction.atomic():
         queue, _ = Queue.objects.select_for_update().get_or_create(pk=1)
         return _set_hold(user, queue, hold, message)
@@ -151,7 +151,7 @@ def resume_pool(user: User, name: str, *, reason: str = "") -> Pool:
 
 def _set_pool_hold(user: User, name: str, hold: bool, reason: str) -> Pool:
     message = checked_reason(reason)
-    _require(user, HOLD_POOL)
+    require(user, HOLD_POOL)
     with transaction.atomic():
         pools = Pool.objects.select_for_update(no_key=True)
         pool = pools.filter(name=name).first() if is_storable(name) else None
@@ -189,6 +189,7 @@ def standing_holds(user: User) -> list[Queue | OwnerQuota | Pool]:
     return [*([queue] if queue.hold else []), *pools, *owners]
 
 
-def _require(user: User, permission: str) -> None:
+def require(user: User, permission: str) -> None:
+    """`Forbidden` without the permission."""
     if not user.has_perm(permission):
         raise Forbidden("only operators can do this")

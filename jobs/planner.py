@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 from jobs import catalogue, queueing, wakeup
 from jobs.access_rules import (
     RELEASE_PROVISION,
+    RETRY_ANY_JOB,
     SUBMIT_JOB,
     actor_name,
     can_cancel,
@@ -52,6 +53,7 @@ from jobs.holds import (
     resume_queue,
     standing_holds,
 )
+from jobs.interventions import refresh_job, refresh_pool, write_off
 from jobs.limits import the_queue
 from jobs.listing import JobFilter, find_jobs, job_filter
 from jobs.models import InputFile, Job, JobEvent, Provision
@@ -82,23 +84,52 @@ __all__ = [
     "hold_pool",
     "hold_queue",
     "job_filter",
+    "lock_timeline",
     "mark_hold",
     "oldest_in_status",
     "prioritise",
+    "refresh_job",
+    "refresh_pool",
     "release",
     "resume_job",
     "resume_owner",
     "resume_pool",
     "resume_queue",
+    "retry",
     "standing_holds",
     "the_queue",
     "visible_jobs",
     "visible_provisions",
     "waiting_for",
     "waiting_for_each",
+    "write_off",
 ]
 
 FULL_QUEUE_RETRY_SECONDS = 30
+
+# What a job that is made of another one takes over: the request as it was frozen, and whose it is.
+_REQUEST = (
+    "owner_id",
+    "created_by",
+    "name",
+    "endpoint",
+    "input_file_id",
+    "completion_window",
+    "completion_window_seconds",
+    "metadata",
+    "model_id",
+    "model",
+    "template_name",
+    "template_version",
+    "template_spec",
+    "client",
+    "replicas",
+    "accelerator_type",
+    "accelerator_count",
+    "provider_config",
+    "queue_timeout_seconds",
+    "queue_class",
+)
 
 
 def enqueue(user: User, request: JobRequest, *, idempotency_key: str = "") -> Job:
@@ -136,6 +167,40 @@ def enqueue(user: User, request: JobRequest, *, idempotency_key: str = "") -> Jo
         record(job, 1, "accepted", user, to_status=JobStatus.PENDING)
         wakeup.send_hint()
         return visible_jobs(user).get(pk=job.pk)
+
+
+def retry(user: User, job_id: str, *, reason: str = "") -> Job:
+    """Make a new job of one that has ended: the same owner, the same frozen request, linked to it.
+
+    Raises `NotFound`, `Forbidden`, `InvalidRequest` (its input file is gone), `Conflict` (it is not over, or the last
+    retry of it is not), `QueueFull`; each stores nothing.
+    """
+    message = checked_reason(reason)
+    with transaction.atomic():
+        old = get_job(user, job_id)
+        if not user.has_perm(SUBMIT_JOB if old.owner_id == user.pk else RETRY_ANY_JOB):
+            raise Forbidden("only the job owner or an operator can retry this job")
+        # Locked, so that of two who press at once the second sees the first one's job.
+        old = Job.objects.select_for_update(no_key=True).get(pk=old.pk)
+        if not old.is_terminal:
+            raise Conflict(f"job is still {old.shown_status}")
+        if other := Job.objects.filter(retry_of=old.pk, status__in=sorted(LIVE)).first():
+            raise Conflict(f"job is being retried already, as {other.pk}")
+        input_file = _input_file(user, old.input_file_id)
+        if queueing.queue_is_full():
+            raise QueueFull("the queue is full", retry_after_seconds=FULL_QUEUE_RETRY_SECONDS)
+        job = Job(
+            retry_of=old.pk, request_total=input_file.request_count, **{name: getattr(old, name) for name in _REQUEST}
+        )
+        _put_in_queue(job, old.priority if user.has_perm(PRIORITISE_JOB) else 0)
+        job.save(force_insert=True)
+        record(job, 1, "accepted", user, to_status=JobStatus.PENDING, data={"retry_of": old.pk})
+        Job.objects.filter(pk=old.pk).update(event_count=F("event_count") + 1)
+        source = JobEvent.Source.PLANNER if old.owner_id == user.pk else JobEvent.Source.OPERATOR
+        told = {"message": message, "data": {"retried_as": job.pk}}
+        record(old, old.event_count + 1, "retried", user, source=source, **told)
+        wakeup.send_hint()
+        return get_job(user, job.pk)
 
 
 def cancel(user: User, job_id: str, *, reason: str = "") -> Job:
@@ -213,8 +278,7 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
         raise InvalidRequest(
             "endpoint", f'template "{deployment.template_name}" supports only {", ".join(map(str, supported))}'
         )
-    timeout = request.queue_timeout_seconds
-    return Job(
+    job = Job(
         owner=user,
         created_by=actor_name(user),
         name=request.name,
@@ -234,14 +298,20 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
         accelerator_count=deployment.accelerator_count,
         provider_config=request.provider_config,
         request_total=input_file.request_count,
-        queue_timeout_seconds=timeout,
-        priority=request.priority,
-        ranked_at=ExpressionWrapper(Now() - queueing.priority_span(request.priority), output_field=DateTimeField()),
+        queue_timeout_seconds=request.queue_timeout_seconds,
         queue_class=queueing.queue_class(deployment.accelerator_type),
-        due_at=None
-        if timeout is None
-        else ExpressionWrapper(Now() + timedelta(seconds=timeout), output_field=DateTimeField()),
-        event_count=1,
+    )
+    _put_in_queue(job, request.priority)
+    return job
+
+
+def _put_in_queue(job: Job, priority: int) -> None:
+    """What the place in the queue, and the end of the wait there, are reckoned by from now on."""
+    timeout = job.queue_timeout_seconds
+    job.priority, job.event_count = priority, 1
+    job.ranked_at = ExpressionWrapper(Now() - queueing.priority_span(priority), output_field=DateTimeField())
+    job.due_at = (
+        None if timeout is None else ExpressionWrapper(Now() + timedelta(seconds=timeout), output_field=DateTimeField())
     )
 
 
@@ -272,6 +342,12 @@ def _repeated(user: User, key: str | None, digest: str) -> Job | None:
     if job is not None and job.request_digest != digest:
         raise Conflict("this idempotency key was used for another request")
     return job
+
+
+def lock_timeline(job_id: str) -> int:
+    """How many events a job has; none is added by anybody else before the caller's transaction ends."""
+    rows = Job.objects.select_for_update(no_key=True).filter(pk=job_id)
+    return rows.values_list("event_count", flat=True).get()
 
 
 def hold_admission() -> None:

@@ -1,4 +1,4 @@
-"""A job's story as people read it: its timeline with how long each status lasted, and its provisions with their spans."""
+"""A job's story as people read it: the timeline with how long each status lasted, and the provisions."""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def oldest_in_status() -> dict[str, datetime]:
     Costs the jobs at work, and two looks into indexes for those that are pending, however many there are.
     """
     at_work = Job.objects.filter(status__in=sorted(LIVE - {JobStatus.PENDING})).order_by()
-    found = dict(at_work.values_list("status").annotate(since=Min(IN_STATUS_SINCE)))
+    by_status = at_work.values_list("status").annotate(since=Min(IN_STATUS_SINCE))
+    found = {status: since for status, since in by_status if since is not None}  # a row made by hand may lack its time
     pending = Job.objects.filter(status=JobStatus.PENDING)
     first = pending.filter(pending_at__isnull=True).order_by("accepted_at").values_list("accepted_at", flat=True)[:1]
     back = pending.filter(pending_at__isnull=False).order_by("pending_at").values_list("pending_at", flat=True)[:1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from planner_site.admin_theme import UNFOLD as UNFOLD
 from planner_site.database import database_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -37,6 +38,8 @@ LOGIN_URL = "/api/v1/auth/login"
 INSTALLED_APPS = [
     "planner_site.apps.SiteConfig",
     "jobs.apps.JobsConfig",  # before django_q: its qcluster command is ours
+    "unfold",  # before the admin, whose templates and site it takes the place of
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -79,6 +82,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
             ],
+            "libraries": {"desk": "jobs.admin.filters"},
         },
     },
 ]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 
+from jobs.admin.base import ModelAdmin
 from jobs.catalogue_rules import MODEL_RULES, TEMPLATE_RULES
 from jobs.errors import InvalidRequest
 from jobs.models import DeploymentTemplate, ServedModel
@@ -50,7 +51,7 @@ class TemplateForm(CheckedForm):
 
 
 @admin.register(ServedModel)
-class ServedModelAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+class ServedModelAdmin(ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
     """What people can run jobs on."""
 
     form = ModelForm
@@ -61,7 +62,7 @@ class ServedModelAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs'
 
 
 @admin.register(DeploymentTemplate)
-class DeploymentTemplateAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+class DeploymentTemplateAdmin(ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
     """How a model is deployed."""
 
     form = TemplateForm

@@ -7,14 +7,17 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from jobs import planner
-from jobs.admin.rows import NONE, RowsAdmin, RowsInline, ago, label, moment, pretty
-from jobs.admin.steering import SteeredAdmin, Steering
-from jobs.models import Job, JobEvent, Provision
+from jobs import figures, planner, story
+from jobs.admin.job_actions import JOB_STEERINGS
+from jobs.admin.rows import NONE, RowsAdmin, ago, label, moment, pretty
+from jobs.admin.steering import SteeredAdmin
+from jobs.models import Job
 from jobs.statuses import JobStatus, shown_as
 
+MOST_PROVISIONS = 50
 DOCUMENTS = ("metadata", "template_spec", "client", "provider_config", "batch_view", "usage")
 
 
@@ -25,84 +28,23 @@ class ShownStatus(admin.SimpleListFilter):
     parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """The one list of statuses."""
-        return [(status, status) for status in JobStatus.values]
+        """The one list of statuses; and what is kept from being admitted."""
+        return [*((status, status) for status in JobStatus.values), ("held", "held")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
         """An unknown one filters nothing."""
         status = self.value()
+        if status == "held":
+            return queryset.filter(figures.HELD_JOBS)
         return queryset.filter(shown_as(status)) if status in JobStatus.values else queryset
 
 
-class EventInline(RowsInline):
-    """The job's story, in order."""
-
-    model = JobEvent
-    verbose_name_plural = "Timeline"
-    fields = ("sequence", "at", "from_status", "to", "reason", "message", "source", "actor")
-    readonly_fields = ("to",)
-    ordering = ("sequence",)
-
-    @admin.display(description="to")
-    def to(self, event: JobEvent) -> SafeString | str:
-        """The status it went to, if any."""
-        return label(event.to_status) if event.to_status else ""
-
-
-class ProvisionInline(RowsInline):
-    """What was reserved for the job."""
-
-    model = Provision
-    fk_name = "job"
-    show_change_link = True
-    fields = ("state", "pool", "attempt", "region", "requested_at", "ready_at", "released_at", "last_error")
-    readonly_fields = ("state",)
-    ordering = ("-requested_at",)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Provision]:
-        """With their pools."""
-        return super().get_queryset(request).select_related("pool").defer("spec", "detail")
-
-    @admin.display(description="status")
-    def state(self, provision: Provision) -> SafeString:
-        """In its colour."""
-        return label(provision.status)
-
-
-def _cancel_facts(job: Job) -> str:
-    held = f", resource at {job.pool}" if job.pool else ""
-    total = NONE if job.request_total is None else job.request_total
-    return f"{job.request_completed + job.request_failed} of {total} requests done{held}"
-
-
-def _cancel_outcome(job: Job) -> str:
-    if job.is_terminal:
-        return "Nothing: it is over."
-    if job.cancel_requested_at is not None:
-        return f"Nothing new: {job.cancel_requested_by} has asked for it."
-    if job.status == JobStatus.PENDING:
-        return "It ends before anything is reserved."
-    if job.status == JobStatus.PROVISIONING:
-        return "Nothing is submitted; its resource is released."
-    return "Its batch is stopped, then its resource is released; output written so far is kept."
-
-
 @admin.register(Job)
-class JobAdmin(SteeredAdmin):
-    """Jobs: to look at, and to cancel."""
+class JobAdmin(SteeredAdmin, RowsAdmin):
+    """Jobs: to look at, and to steer."""
 
-    steering = Steering(
-        verb="cancel",
-        permission="jobs.cancel_any_job",
-        ask=lambda user, key, reason: planner.cancel(user, key, reason=reason),
-        job_id=lambda job: job.pk,
-        label=lambda job: label(job.shown_status),
-        facts=_cancel_facts,
-        outcome=_cancel_outcome,
-        is_over=lambda job: job.is_terminal or job.cancel_requested_at is not None,
-    )
+    steerings = JOB_STEERINGS
     row_related = ("pool",)
-    actions = ("cancel",)
     list_display = (
         "__str__",
         "shown",
@@ -121,75 +63,78 @@ class JobAdmin(SteeredAdmin):
     search_fields = ("id__startswith", "name__istartswith", "created_by__istartswith", "batch_id__exact")
     search_help_text = "Beginning of id, name or owner, or a whole batch id."
     ordering = ("-accepted_at", "-id")
-    inlines = (EventInline, ProvisionInline)
-    readonly_fields = ("shown", "since", "waits", "next_look", "progress", "deadline", "seen", "documents")
+    change_form_template = "admin/jobs/job_change_form.html"
+    list_before_template = "admin/jobs/job_list_before.html"
+    readonly_fields = ("documents", "times")
     fieldsets = (
         (
-            None,
+            "The request, as it was accepted",
             {
                 "fields": (
-                    "id",
-                    "name",
-                    ("shown", "since"),
-                    "waits",
-                    "next_look",
-                    "deadline",
-                    "progress",
-                    "owner",
-                    ("cancel_requested_at", "cancel_requested_by"),
-                )
-            },
-        ),
-        (
-            "Trouble",
-            {
-                "fields": (
-                    ("failure_stage", "error_code"),
-                    "error_message",
-                    ("last_error_code", "last_error_at"),
-                    "last_error",
-                )
-            },
-        ),
-        (
-            "Request",
-            {
-                "fields": (
-                    ("endpoint", "completion_window", "input_file_id"),
-                    ("model_id", "model", "template_name", "template_version"),
+                    ("id", "name"),
+                    ("owner", "created_by"),
+                    ("endpoint", "completion_window"),
+                    ("model_id", "model"),
+                    ("template_name", "template_version"),
                     ("accelerator_type", "accelerator_count", "replicas"),
-                    ("priority", "hold", "hold_reason", "queue_timeout_seconds", "idempotency_key"),
+                    ("priority", "queue_timeout_seconds", "idempotency_key"),
+                    "documents",
                 )
             },
         ),
-        ("Batch", {"fields": (("batch_id", "seen", "attempt", "lost_attempts"), ("output_file_id", "error_file_id"))}),
-        ("Times", {"classes": ("collapse",), "fields": tuple(f"{s}_at" for s in JobStatus.values if s != "pending")}),
-        ("Documents", {"classes": ("collapse",), "fields": ("documents",)}),
+        ("When it last entered each status", {"classes": ("collapse",), "fields": ("times",)}),
         (
             "Control",
             {
                 "classes": ("collapse",),
-                "fields": ("queue_class", "version", "due_at", "lease_expires_at", "crashes", "retry_count"),
+                "fields": (
+                    ("queue_class", "version"),
+                    ("due_at", "lease_expires_at"),
+                    ("crashes", "retry_count", "lost_attempts"),
+                ),
             },
         ),
     )
 
-    @admin.action(description="Cancel selected jobs", permissions=["steer"])
-    def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse:
-        """Ask first."""
-        return self.confirmation(request, queryset, request.get_full_path())
+    def row_label(self, row: Job) -> SafeString:
+        """As everybody sees it."""
+        return label(row.shown_status)
+
+    def row_facts(self, row: Job) -> str:
+        """Whose it is, how far it is, and what it holds."""
+        held = f"; resource at {row.pool}" if row.pool and not row.is_terminal else ""
+        hold = "; held" if row.hold else ""
+        return f"{row.created_by}; {self.progress(row)} requests done{held}{hold}"
+
+    def row_trace(self, row: Job) -> object:
+        """Whatever changes a job leaves an event."""
+        return planner.lock_timeline(row.pk)
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """With the job's whole story."""
+        job = kwargs.get("obj")
+        if job is not None:
+            lines = story.timeline(job)
+            provisions = job.provisions.select_related("pool").defer("spec").order_by("-requested_at")[:MOST_PROVISIONS]
+            context.update(
+                job=job,
+                waiting=planner.waiting_for(job),
+                next_look=self.next_look(job),
+                progress=self.progress(job),
+                timeline=lines,
+                left_out=job.event_count - len(lines),
+                reservations=[(each, pretty(each.provision.detail)) for each in story.reservations(provisions)],
+                retries=Job.objects.filter(retry_of=job.pk).order_by("-accepted_at").only("name", "status")[:10]
+                if job.is_terminal
+                else (),
+            )
+        return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="status")
     def shown(self, job: Job) -> SafeString:
         """As everybody sees it."""
         return label(job.shown_status)
 
-    @admin.display(description="why it is there")
-    def waits(self, job: Job) -> str:
-        """Worked out on read."""
-        return planner.waiting_for(job).sentence or NONE
-
-    @admin.display(description="next action")
     def next_look(self, job: Job) -> str:
         """When the engine looks at it again by itself."""
         if job.is_terminal:
@@ -210,19 +155,8 @@ class JobAdmin(SteeredAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """With what has been where it is for longest: a thing that is stuck shows there first."""
-        oldest = [f"{status} {moment(since)}" for status, since in sorted(planner.oldest_in_status().items())]
-        subtitle = f"Longest in status: {', '.join(oldest)}" if oldest else "Every job has ended."
-        return super().changelist_view(request, {"subtitle": subtitle} | (extra_context or {}))
-
-    @admin.display(description="deadline")
-    def deadline(self, job: Job) -> str:
-        """When it expires, or did."""
-        return moment(job.deadline_at) if job.has_deadline else NONE
-
-    @admin.display(description="batch last seen")
-    def seen(self, job: Job) -> str:
-        """The age of what is shown of the batch."""
-        return moment(job.batch_seen_at)
+        oldest = sorted(planner.oldest_in_status().items(), key=lambda item: item[1])
+        return super().changelist_view(request, {"oldest": oldest} | (extra_context or {}))
 
     @admin.display(description="requests")
     def progress(self, job: Job) -> str:
@@ -242,37 +176,14 @@ class JobAdmin(SteeredAdmin):
         """What ended it, or what holds it up."""
         return job.error_code or ("" if job.is_terminal else job.last_error_code)
 
-    @admin.display(description="as stored")
+    @admin.display(description="documents")
     def documents(self, job: Job) -> SafeString | str:
         """The request's and the batch's own documents."""
         return pretty({name: getattr(job, name) for name in DOCUMENTS})
 
-
-@admin.register(JobEvent)
-class JobEventAdmin(RowsAdmin):
-    """All timelines in one, newest first."""
-
-    list_display = ("at", "job_link", "sequence", "from_status", "to", "reason", "message", "source", "actor")
-    list_display_links = ("at",)
-    list_defer = ("data",)
-    search_fields = ("job_id__exact",)
-    search_help_text = "A whole job id."
-    ordering = ("-id",)
-    fields = ("job", "sequence", "at", "from_status", "to_status", "reason", "message", "source", "actor", "data_json")
-    readonly_fields = ("data_json",)
-    list_select_related = False
-
-    @admin.display(description="job")
-    def job_link(self, event: JobEvent) -> str:
-        """Its id: the name would cost a join."""
-        return event.job_id
-
-    @admin.display(description="to")
-    def to(self, event: JobEvent) -> SafeString | str:
-        """In its colour."""
-        return label(event.to_status) if event.to_status else ""
-
-    @admin.display(description="data")
-    def data_json(self, event: JobEvent) -> SafeString | str:
-        """The event's own document."""
-        return pretty(event.data)
+    @admin.display(description="times")
+    def times(self, job: Job) -> SafeString | str:
+        """The columns themselves; the timeline tells the same with its reasons."""
+        at = {status: getattr(job, f"{status}_at") for status in JobStatus.values}
+        entered = [(status, moment(when)) for status, when in at.items() if when is not None]
+        return format_html_join("", "<p>{}: {}</p>", entered) or NONE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 from django import forms
@@ -10,16 +9,17 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.db import models
-from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.safestring import SafeString
 
-from jobs import planner
+from jobs import figures, planner
 from jobs.admin.queue import LIMITS, held
-from jobs.admin.rows import NONE, logged_in, moment
+from jobs.admin.rows import NONE, label, logged_in, moment
+from jobs.admin.steering import SteeredAdmin, Steering
 from jobs.models import Pool, Provision
-from jobs.statuses import PROVISION_ENDED
 from jobs.statuses import ProvisionStatus as P
 
 CONTROL = (
@@ -52,17 +52,22 @@ FIXED = (
     "Cannot be changed while provisions here are not released: at another address they would read as gone, and nobody "
     "would give them back. Disable this pool, make another, and change this one once it holds nothing."
 )
-MEASURED = 200  # the newest provisions that became ready
 
 
 def _held(pool_id: Any) -> QuerySet[Provision]:
-    # written as the partial index on (pool, status) is
-    return Provision.objects.filter(~Q(status__in=sorted(PROVISION_ENDED)), pool=pool_id)
+    return Provision.objects.filter(figures.HELD, pool=pool_id)
 
 
 def _counted(rows: QuerySet[Provision]) -> Coalesce:
     counted = rows.order_by().values("pool").annotate(number=Count("pk")).values("number")
     return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
+
+
+def with_use(pools: QuerySet[Pool]) -> QuerySet[Pool]:
+    """With what each holds and what of it is not yet ready, counted in the same query."""
+    here = OuterRef("pk")
+    starting = _held(here).filter(status__in=sorted({P.REQUESTED, P.PROVISIONING}))
+    return pools.annotate(held=_counted(_held(here)), starting=_counted(starting))
 
 
 class PoolForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
@@ -93,9 +98,45 @@ class PoolForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' generic 
         return types
 
 
+def _refresh_outcome(pool: Pool) -> str:
+    if pool.observe_at is None and pool.observe_lease_expires_at is None:
+        return "Nothing: nothing is held there."
+    return f"The workers ask {pool.provider} next what is there; last asked {moment(pool.observed_at)}."
+
+
 @admin.register(Pool)
-class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+class PoolAdmin(SteeredAdmin):
     """Pools: edited by people with that right, deleted only when nothing is held there."""
+
+    steerings = (
+        Steering(
+            "pause",
+            "Pause",
+            "jobs.hold_pool",
+            ask=lambda user, pool, answers: planner.hold_pool(user, pool.name, reason=answers["reason"]),
+            outcome=lambda pool: "It takes no further job; what it holds goes on to its end.",
+            is_offered=lambda pool: pool.is_enabled,
+            done="paused",
+        ),
+        Steering(
+            "resume",
+            "Resume",
+            "jobs.hold_pool",
+            ask=lambda user, pool, answers: planner.resume_pool(user, pool.name, reason=answers["reason"]),
+            outcome=lambda pool: "Nothing: it is not paused." if pool.is_enabled else "It takes jobs again.",
+            is_offered=lambda pool: not pool.is_enabled,
+            done="resumed",
+        ),
+        Steering(
+            "refresh",
+            "Refresh now",
+            "jobs.refresh_pool",
+            ask=lambda user, pool, answers: planner.refresh_pool(user, pool.name),
+            outcome=_refresh_outcome,
+            is_offered=lambda pool: pool.observe_at is not None,
+            done="to be looked at next",
+        ),
+    )
 
     form = PoolForm
     formfield_overrides = {  # noqa: RUF012 - Django's own shape
@@ -116,16 +157,21 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:
         """With what each holds, counted in the same query."""
-        here = OuterRef("pk")
-        starting = _held(here).filter(status__in=sorted({P.REQUESTED, P.PROVISIONING}))
-        pools: QuerySet[Pool] = super().get_queryset(request)
-        return pools.annotate(held=_counted(_held(here)), starting=_counted(starting))
+        return with_use(super().get_queryset(request))
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """No bulk delete."""
-        actions = super().get_actions(request)
-        actions.pop("delete_selected", None)
-        return actions
+    def row_label(self, row: Any) -> SafeString:
+        """Whether it takes jobs."""
+        return label("ready" if row.is_enabled else "held", "ready" if row.is_enabled else "alarm")
+
+    def row_facts(self, row: Any) -> str:
+        """What it holds, and why it is paused."""
+        reason = f"; {row.disabled_reason}" if row.disabled_reason else ""
+        return f"{row.provider}; {self.live(row)} held{reason}"
+
+    def row_trace(self, row: Pool) -> object:
+        """What these wishes write."""
+        locked = Pool.objects.select_for_update(no_key=True).filter(pk=row.pk)
+        return locked.values_list("is_enabled", "held_at", "observe_at").get()
 
     def get_form(self, request: HttpRequest, obj: Pool | None = None, change: bool = False, **kwargs: Any) -> Any:
         """With the reason beside what cannot be edited now."""
@@ -190,11 +236,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
     @admin.display(description="measured time to ready")
     def time_to_ready(self, pool: Pool) -> str:
         """What the ready timeout should be set by (R7)."""
-        ready = Provision.objects.filter(pool=pool, ready_at__isnull=False).order_by("-requested_at")
-        times = ready.values_list("requested_at", "ready_at")[:MEASURED]
-        seconds = sorted((at - since).total_seconds() for since, at in times if at is not None)
-        if not seconds:
+        ready = figures.spread(figures.pool_times([pool])[pool.pk].request_to_ready)
+        if ready is None:
             return NONE
-        p50 = statistics.median(seconds)
-        p95 = statistics.quantiles(seconds, n=20, method="inclusive")[18] if len(seconds) > 1 else seconds[0]
-        return f"p50 {p50:.1f} s, p95 {p95:.1f} s, max {seconds[-1]:.1f} s (newest {len(seconds)})"
+        return f"p50 {ready.p50:.1f} s, p95 {ready.p95:.1f} s, max {ready.longest:.1f} s (newest {len(ready.seconds)})"

@@ -6,12 +6,12 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from jobs import planner
-from jobs.admin.rows import NONE, ago, label, moment, pretty
-from jobs.admin.steering import SteeredAdmin, Steering
+from jobs.admin.rows import NONE, RowsAdmin, ago, label, moment, pretty
+from jobs.admin.steering import ForcedQuestions, SteeredAdmin, Steering
 from jobs.models import Provision
 from jobs.statuses import LIVE, PROVISION_ENDED, PROVISION_HELD, PROVISION_LIVE, ProvisionStatus
 
@@ -57,7 +57,7 @@ def _facts(provision: Provision) -> str:
     return f"{provision.pool}{cost}; job {provision.job} is {provision.job.shown_status}"
 
 
-def _outcome(provision: Provision) -> str:
+def _release_outcome(provision: Provision) -> str:
     if provision.status in PROVISION_ENDED:
         return f"Nothing: it is {provision.status}."
     if provision.status == ProvisionStatus.RELEASING:
@@ -69,22 +69,42 @@ def _outcome(provision: Provision) -> str:
     return "It is released."
 
 
-@admin.register(Provision)
-class ProvisionAdmin(SteeredAdmin):
-    """Provisions: to look at, and to release."""
+def _write_off_outcome(provision: Provision) -> str:
+    if provision.status != ProvisionStatus.RELEASING:
+        return f"Nothing: it is {provision.status}, not being released."
+    return (
+        "It counts as given back although the provider has not confirmed it. Nobody tries to delete it any more; if it "
+        "is still there it costs money until somebody ends it at the provider."
+    )
 
-    steering = Steering(
-        verb="release",
-        permission="jobs.release_provision",
-        ask=lambda user, key, reason: planner.release(user, key, reason=reason),
-        job_id=lambda provision: provision.job_id,
-        label=_label,
-        facts=_facts,
-        outcome=_outcome,
-        is_over=lambda provision: provision.status in PROVISION_ENDED,
+
+@admin.register(Provision)
+class ProvisionAdmin(SteeredAdmin, RowsAdmin):
+    """Provisions: to look at, to release, and at worst to write off."""
+
+    steerings = (
+        Steering(
+            "release",
+            "Release",
+            "jobs.release_provision",
+            ask=lambda user, row, answers: planner.release(user, str(row.pk), reason=answers["reason"]),
+            outcome=_release_outcome,
+            is_offered=lambda row: row.status not in PROVISION_ENDED,
+            done="release requested",
+        ),
+        Steering(
+            "write_off",
+            "Write off",
+            "jobs.write_off_provision",
+            ask=lambda user, row, answers: planner.write_off(user, str(row.pk), reason=answers["reason"]),
+            outcome=_write_off_outcome,
+            is_offered=lambda row: row.status == ProvisionStatus.RELEASING,
+            done="written off",
+            questions=ForcedQuestions,
+            is_forced=True,
+        ),
     )
     row_related = ("pool", "job")
-    actions = ("release",)
     list_display = ("name", "state", "pool", "job", "region", "requested", "observed", "trouble")
     list_filter = (ProvisionState,)
     list_select_related = ("pool", "job")
@@ -122,10 +142,17 @@ class ProvisionAdmin(SteeredAdmin):
         ("Control", {"classes": ("collapse",), "fields": ("version", "due_at", "lease_expires_at", "crashes")}),
     )
 
-    @admin.action(description="Release selected provisions", permissions=["steer"])
-    def release(self, request: HttpRequest, queryset: QuerySet[Provision]) -> HttpResponse:
-        """Ask first."""
-        return self.confirmation(request, queryset, request.get_full_path())
+    def row_label(self, row: Provision) -> SafeString:
+        """A release that fails is red, not grey."""
+        return _label(row)
+
+    def row_facts(self, row: Provision) -> str:
+        """Where it is, what it costs, and whose it is."""
+        return _facts(row)
+
+    def row_trace(self, row: Provision) -> object:
+        """Whatever changes a provision leaves an event with its job."""
+        return planner.lock_timeline(row.job_id)
 
     @admin.display(description="status")
     def state(self, provision: Provision) -> SafeString:

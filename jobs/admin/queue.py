@@ -8,9 +8,11 @@ from django.contrib import admin
 from django.db import models
 from django.forms import Textarea
 from django.http import HttpRequest
+from django.utils.safestring import SafeString
 
 from jobs import planner
-from jobs.admin.rows import logged_in, moment
+from jobs.admin.rows import label, logged_in, moment
+from jobs.admin.steering import SteeredAdmin, Steering
 from jobs.models import OwnerQuota, Queue
 
 LIMITS = ("max_live", "max_provisioning", "max_live_accelerators", "max_provisioning_accelerators")
@@ -21,7 +23,7 @@ def held(row: Any) -> str:
     return f"{moment(row.held_at)} by {row.held_by or 'the planner'}" if row.hold else "no"
 
 
-class RulesAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+class RulesAdmin(SteeredAdmin):
     """A hold and limits; who holds, and since when, is written by itself."""
 
     formfield_overrides = {  # noqa: RUF012 - Django's own shape
@@ -29,6 +31,18 @@ class RulesAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' gener
     }
     readonly_fields = ("held",)
     show_facets = admin.ShowFacets.NEVER
+
+    def row_label(self, row: Any) -> SafeString:
+        """Whether jobs are admitted."""
+        return label("held", "alarm") if row.hold else label("open", "ready")
+
+    def row_facts(self, row: Any) -> str:
+        """Since when, by whom and why."""
+        return f"{held(row)}: {row.hold_reason}" if row.hold else "Jobs are admitted."
+
+    def row_trace(self, row: Any) -> object:
+        """What these wishes write."""
+        return self.model._default_manager.select_for_update().filter(pk=row.pk).values_list("hold", "held_at").get()
 
     @admin.display(description="held")
     def held(self, rules: Any) -> str:
@@ -47,6 +61,26 @@ class RulesAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' gener
 class QueueAdmin(RulesAdmin):
     """One row: drain all, and what an owner may have who has no quota of their own."""
 
+    steerings = (
+        Steering(
+            "drain",
+            "Drain",
+            "jobs.hold_queue",
+            ask=lambda user, queue, answers: planner.hold_queue(user, reason=answers["reason"]),
+            outcome=lambda queue: "Jobs are accepted and none is admitted; what runs goes on to its end.",
+            is_offered=lambda queue: not queue.hold,
+            done="held",
+        ),
+        Steering(
+            "resume",
+            "Resume",
+            "jobs.hold_queue",
+            ask=lambda user, queue, answers: planner.resume_queue(user, reason=answers["reason"]),
+            outcome=lambda queue: "Jobs are admitted again, in their order." if queue.hold else "Nothing: it is open.",
+            is_offered=lambda queue: queue.hold,
+            done="resumed",
+        ),
+    )
     list_display = ("__str__", "hold", "held", *LIMITS)
     fieldsets = (
         ("Drain", {"fields": ("hold", "hold_reason", "held")}),
@@ -66,6 +100,27 @@ class QueueAdmin(RulesAdmin):
 class OwnerQuotaAdmin(RulesAdmin):
     """Owners whose limits differ, or whose jobs are held."""
 
+    steerings = (
+        Steering(
+            "hold",
+            "Hold",
+            "jobs.hold_owner",
+            ask=lambda user, quota, answers: planner.hold_owner(user, quota.owner.username, reason=answers["reason"]),
+            outcome=lambda quota: f"No further job of {quota.owner} is admitted; what runs goes on to its end.",
+            is_offered=lambda quota: not quota.hold,
+            done="held",
+        ),
+        Steering(
+            "resume",
+            "Resume",
+            "jobs.hold_owner",
+            ask=lambda user, quota, answers: planner.resume_owner(user, quota.owner.username, reason=answers["reason"]),
+            outcome=lambda quota: "Their jobs are admitted again." if quota.hold else "Nothing: they are not held.",
+            is_offered=lambda quota: quota.hold,
+            done="resumed",
+        ),
+    )
+    row_related = ("owner",)
     list_display = ("owner", "hold", "held", *LIMITS)
     list_filter = ("hold",)
     list_select_related = ("owner",)

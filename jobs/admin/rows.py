@@ -18,22 +18,32 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
-COUNT_CAP = 10_000
+from jobs.admin.base import ModelAdmin
+
+COUNT_CAP = 1_000
 NONE = "-"
 _SECRET = re.compile(r"token|secret|password|credential|authorization|api_?key", re.IGNORECASE)
 
 
+class _MoreThanCap(int):
+    """A number of rows that was not counted to its end, and says so where it is shown."""
+
+    def __str__(self) -> str:
+        return f"more than {COUNT_CAP:,}"
+
+
 class CappedPaginator(Paginator):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
-    """Counts no further than `COUNT_CAP` rows: beyond that a filter serves better than page 5000."""
+    """Counts no further than `COUNT_CAP` rows: beyond that a filter serves better than a page number."""
 
     @cached_property
     def count(self) -> int:
         """At most one more than the cap."""
         rows = self.object_list
-        return rows[: COUNT_CAP + 1].count() if isinstance(rows, QuerySet) else len(rows)
+        count = rows[: COUNT_CAP + 1].count() if isinstance(rows, QuerySet) else len(rows)
+        return count if count <= COUNT_CAP else _MoreThanCap(count)
 
 
-class RowsAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+class RowsAdmin(ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
     """Rows to look at and never to edit. They are everybody's, so it takes the right to see everybody's jobs."""
 
     paginator = CappedPaginator
@@ -42,9 +52,6 @@ class RowsAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
     list_per_page = 50
     sortable_by: ClassVar[tuple[str, ...]] = ()  # each list has the one order that an index serves
     list_defer: ClassVar[tuple[str, ...]] = ()  # documents a list never shows
-
-    class Media:
-        css: ClassVar = {"all": ["jobs/status.css"]}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Without the documents where a list asks."""
@@ -66,21 +73,6 @@ class RowsAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generi
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """A deleted row is a resource forgotten; retention is a command."""
-        return False
-
-
-class RowsInline(admin.TabularInline):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
-    """Rows under another row, to look at."""
-
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Rows come from the planner."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Rows are changed by the planner."""
         return False
 
 

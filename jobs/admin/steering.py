@@ -6,8 +6,10 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
+from django import forms
 from django.contrib import messages
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import User
@@ -17,61 +19,124 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+from django.utils.safestring import SafeString
 
-from jobs.admin.rows import RowsAdmin, logged_in
+from jobs.admin.base import ModelAdmin
+from jobs.admin.rows import logged_in
 from jobs.errors import PlannerError, is_database_away
-from jobs.models import Job
 
 MAX_ROWS = 500
 TOLD_SINGLY = 20
+MAX_REASON_LENGTH = 200
+
+Answers = dict[str, Any]
+
+
+class Questions(forms.Form):
+    """What is asked beside "are you sure": a reason, if there is one."""
+
+    reason = forms.CharField(
+        label="Reason, for those who read of it later", max_length=MAX_REASON_LENGTH, required=False
+    )
+
+
+class ForcedQuestions(forms.Form):
+    """What goes against what is known wants a reason."""
+
+    reason = forms.CharField(label="Reason (needed)", max_length=MAX_REASON_LENGTH, min_length=3)
 
 
 @dataclass(frozen=True)
 class Steering:
     """One thing an operator may ask for, with its words. `ask` is the planner's own call."""
 
-    verb: str
+    name: str  # of the action, and in the address
+    title: str  # "Cancel"; of the button, and before the rows' name
     permission: str
-    ask: Callable[[User, str, str], object]
-    job_id: Callable[[Any], str]
-    label: Callable[[Any], str]
-    facts: Callable[[Any], str]
-    outcome: Callable[[Any], str]
-    is_over: Callable[[Any], bool]
+    ask: Callable[[User, Any, Answers], object]
+    outcome: Callable[[Any], str]  # what will happen to this row
+    is_offered: Callable[[Any], bool]  # on the row's own page
+    done: str  # what is told of a row afterwards
+    told: Callable[[Any], str | SafeString] = lambda answer: ""  # and what of the planner's answer
+    questions: type[forms.Form] = Questions
+    is_forced: bool = False
 
 
-class SteeredAdmin(RowsAdmin):
-    """Rows with one thing to ask for: as an action on the list, as a button on the row's own page."""
+class SteeredAdmin(ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+    """Rows with things to ask for: as actions on the list, as buttons on the row's own page."""
 
-    steering: ClassVar[Steering]
-    row_related: ClassVar[tuple[str, ...]]  # what the words about a row need
+    steerings: ClassVar[tuple[Steering, ...]]
+    row_related: ClassVar[tuple[str, ...]] = ()  # what the words about a row need
     change_form_template = "admin/jobs/steered_change_form.html"
 
-    def has_steer_permission(self, request: HttpRequest) -> bool:
-        """Whether the action and the button are offered."""
-        return request.user.has_perm(self.steering.permission)
+    def row_label(self, row: Any) -> str | SafeString:
+        """Where the row is now."""
+        raise NotImplementedError
+
+    def row_facts(self, row: Any) -> str:
+        """What one should know before one asks."""
+        raise NotImplementedError
+
+    def row_trace(self, row: Any) -> object:
+        """What is another value once something was changed. Locks it, so that what is told is true."""
+        raise NotImplementedError
 
     def get_urls(self) -> list[URLPattern]:
-        """The confirmation page, before Django's catch-all of object ids."""
-        verb = self.steering.verb
-        route = path(f"{verb}/", self.admin_site.admin_view(self.steer_view), name=self._url_name(verb))
-        return [route, *super().get_urls()]
+        """The confirmation pages, before Django's catch-all of object ids."""
+        routes = [
+            path(
+                f"{steering.name}/",
+                self.admin_site.admin_view(partial(self.steer_view, steering=steering)),
+                name=self._url_name(steering.name),
+            )
+            for steering in self.steerings
+        ]
+        return [*routes, *super().get_urls()]
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """What this user may ask for, and nothing else: no bulk delete."""
+        return {
+            steering.name: (partial(_ask_first, steering=steering), steering.name, f"{steering.title}…")
+            for steering in self.steerings
+            if request.user.has_perm(steering.permission)
+        }
 
     def _url_name(self, page: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
 
+    def _url(self, page: str) -> str:
+        return reverse(f"admin:{self._url_name(page)}")
+
+    def _page_url(self, pk: Any) -> str:
+        return reverse(f"admin:{self._url_name('change')}", args=[quote(str(pk))])
+
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Offer the button while there is something to ask for."""
+        """Offer what there is to ask for now."""
         row = kwargs.get("obj")
-        if row is not None and self.has_steer_permission(request) and not self.steering.is_over(row):
-            url = reverse(f"admin:{self._url_name(self.steering.verb)}")
-            context.update(steer_url=f"{url}?id={row.pk}", steer_verb=self.steering.verb)
+        if row is not None:
+            context["steerings"] = [
+                {"title": f"{steering.title}…", "url": f"{self._url(steering.name)}?{urlencode({'id': row.pk})}"}
+                for steering in self.steerings
+                if request.user.has_perm(steering.permission) and steering.is_offered(row)
+            ]
         return super().render_change_form(request, context, *args, **kwargs)
 
-    def confirmation(self, request: HttpRequest, rows: QuerySet[Any], back: str) -> HttpResponse:
+    def steer_view(self, request: HttpRequest, steering: Steering) -> HttpResponse:
+        """GET asks, POST does."""
+        if not (self.has_view_permission(request) and request.user.has_perm(steering.permission)):
+            raise PermissionDenied
+        if request.method == "POST":
+            return self._steer(request, steering)
+        ids = self._valid(request.GET.getlist("id"))
+        back = self._page_url(ids[0]) if len(ids) == 1 else self._url("changelist")
+        return self.confirmation(request, steering, self._rows(request, ids), back)
+
+    def confirmation(
+        self, request: HttpRequest, steering: Steering, rows: QuerySet[Any], back: str, form: forms.Form | None = None
+    ) -> HttpResponse:
         """The page that lists the rows, where they are now, and what will happen; it writes nothing."""
-        found = list(rows[: MAX_ROWS + 1])
+        found = list(rows.select_related(*self.row_related)[: MAX_ROWS + 1])
         if not found:
             self.message_user(request, "These rows are gone.", messages.WARNING)
             return HttpResponseRedirect(back)
@@ -83,42 +148,26 @@ class SteeredAdmin(RowsAdmin):
             {
                 "row": row,
                 "url": self._page_url(row.pk),
-                "label": self.steering.label(row),
-                "facts": self.steering.facts(row),
-                "outcome": self.steering.outcome(row),
+                "label": self.row_label(row),
+                "facts": self.row_facts(row),
+                "outcome": steering.outcome(row),
             }
             for row in found
         ]
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "media": self.media,
-            "title": f"{self.steering.verb.capitalize()}: please confirm",
-            "verb": self.steering.verb,
+            "title": f"{steering.title}: please confirm",
+            "steering": steering,
+            "form": form or steering.questions(),
             "told": told,
             "back": back,
-            "action_url": reverse(f"admin:{self._url_name(self.steering.verb)}"),
+            "action_url": self._url(steering.name),
         }
         return TemplateResponse(request, "admin/jobs/confirm.html", context)
 
-    def steer_view(self, request: HttpRequest) -> HttpResponse:
-        """GET asks, POST does."""
-        if not (self.has_view_permission(request) and self.has_steer_permission(request)):
-            raise PermissionDenied
-        if request.method == "POST":
-            return self._steer(request)
-        ids = self._valid(request.GET.getlist("id"))
-        back = self._page_url(ids[0]) if len(ids) == 1 else self._list_url()
-        return self.confirmation(request, self._rows(request, ids), back)
-
     def _rows(self, request: HttpRequest, ids: list[Any]) -> QuerySet[Any]:
-        return self.get_queryset(request).filter(pk__in=ids).select_related(*self.row_related)
-
-    def _page_url(self, pk: Any) -> str:
-        return reverse(f"admin:{self._url_name('change')}", args=[quote(str(pk))])
-
-    def _list_url(self) -> str:
-        return reverse(f"admin:{self._url_name('changelist')}")
+        return self.get_queryset(request).filter(pk__in=ids)
 
     def _valid(self, ids: list[str]) -> list[Any]:
         """The ids that can be one at all."""
@@ -128,33 +177,32 @@ class SteeredAdmin(RowsAdmin):
                 found.append(self.opts.pk.to_python(key))
         return found
 
-    def _steer(self, request: HttpRequest) -> HttpResponse:
+    def _steer(self, request: HttpRequest, steering: Steering) -> HttpResponse:
         ids = self._valid(request.POST.getlist("id"))[: MAX_ROWS + 1]
-        rows = list(self._rows(request, ids))
+        rows = self._rows(request, ids)
         back = request.POST.get("back", "")
         if not url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure()):
-            back = self._list_url()
-        if len(rows) > MAX_ROWS:
-            self.message_user(request, f"At most {MAX_ROWS} rows at a time. Nothing was done.", messages.ERROR)
-            return HttpResponseRedirect(back)
-        reason = request.POST.get("reason", "").strip()
-        self._tell(request, [(row, *self._steer_one(request, row, reason)) for row in rows])
+            back = self._url("changelist")
+        form = steering.questions(request.POST)
+        if len(ids) > MAX_ROWS or not form.is_valid():
+            return self.confirmation(request, steering, rows, back, form)
+        outcomes = [
+            (row, *self._steer_one(request, steering, row, form.cleaned_data))
+            for row in rows.select_related(*self.row_related)
+        ]
+        self._tell(request, outcomes)
         return HttpResponseRedirect(back)
 
-    def _steer_one(self, request: HttpRequest, row: Any, reason: str) -> tuple[int, str]:
+    def _steer_one(self, request: HttpRequest, steering: Steering, row: Any, answers: Answers) -> tuple[int, str]:
         """One row, in one transaction: the planner's call with its event, and the admin's own history."""
-        steering = self.steering
         try:
             with transaction.atomic():
-                # Locked, so that the count says whether this call or somebody else's changed something.
-                job = Job.objects.select_for_update(no_key=True, of=("self",)).filter(pk=steering.job_id(row))
-                before = job.values_list("event_count", flat=True).get()
-                steering.ask(logged_in(request), str(row.pk), reason)
-                after = Job.objects.values_list("event_count", flat=True).get(pk=steering.job_id(row))
-                if after == before:
+                before = self.row_trace(row)
+                answer = steering.ask(logged_in(request), row, answers)
+                if self.row_trace(row) == before:
                     return messages.INFO, "asked for already, nothing changed"
-                self.log_change(request, row, f"Asked to {steering.verb}. {reason}".strip())
-                return messages.SUCCESS, f"{steering.verb} requested"
+                self.log_change(request, row, f"{steering.title}: {steering.done}. {answers['reason']}".strip())
+                return messages.SUCCESS, f"{steering.done}{steering.told(answer)}"
         except PlannerError as refused:
             return messages.WARNING, f"not done: {refused}"
         except Error as error:
@@ -176,3 +224,8 @@ class SteeredAdmin(RowsAdmin):
         for (level, outcome), names in by_outcome.items():
             more = ", …" if len(names) > TOLD_SINGLY else ""
             self.message_user(request, f"{len(names)} {outcome}: {', '.join(names[:TOLD_SINGLY])}{more}.", level)
+
+
+def _ask_first(admin: SteeredAdmin, request: HttpRequest, rows: QuerySet[Any], steering: Steering) -> HttpResponse:
+    """An action of a list: Django has it called with the rows that are selected."""
+    return admin.confirmation(request, steering, rows, request.get_full_path())

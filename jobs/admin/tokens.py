@@ -9,12 +9,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from jobs.admin.base import ModelAdmin
 from jobs.admin.rows import logged_in
 from jobs.models import ApiToken, Identity
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+class ApiTokenAdmin(ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
     """Rows hold digests only; the token itself is on the page that issues it and nowhere else."""
 
     list_display = ("name", "user", "created_at", "last_used_at", "expires_at", "revoked_at")
@@ -62,7 +63,7 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' ge
 
 
 @admin.register(Identity)
-class IdentityAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
+class IdentityAdmin(ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
     """Here, and nowhere else, a person of the identity provider is given an account that was there before."""
 
     list_display = ("user", "subject", "issuer", "created_at")

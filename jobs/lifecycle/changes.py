@@ -91,6 +91,14 @@ def released(now: datetime, message: str) -> Change:
     )
 
 
+def written_off(now: datetime, event: Event) -> Change:
+    """To `written_off`: somebody answers for it that nothing is held any more, or that it is nobody's business here."""
+    return Change(
+        provision={"status": ProvisionStatus.WRITTEN_OFF, "written_off_at": now, "due_at": None, "retry_at": None},
+        events=(event,),
+    )
+
+
 def disabled(reason: str, now: datetime) -> dict[str, Any]:
     """The columns of a pool that the planner holds: an operator's hold names the operator."""
     return {"is_enabled": False, "disabled_reason": reason, "held_by": "", "held_at": now}

@@ -52,6 +52,7 @@ class Job(models.Model):
     queue_timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - NULLs are distinct in the unique constraint
     request_digest = models.CharField(max_length=64, blank=True, help_text="Tells a repeat from a re-used key.")
+    retry_of = models.CharField(max_length=64, blank=True, help_text="The job whose request this one repeats.")
 
     # Where it is.
     status = models.CharField(max_length=16, choices=JobStatus.choices, default=JobStatus.PENDING, editable=False)
@@ -172,6 +173,11 @@ class Job(models.Model):
             models.Index(fields=["owner", "-accepted_at", "-id"], name="job_owner_list"),
             models.Index(fields=["status", "-accepted_at", "-id"], name="job_status_list"),
             models.Index(fields=["-accepted_at", "-id"], name="job_cancelling_list", condition=IS_CANCELLING),
+            models.Index(
+                fields=["-accepted_at", "-id"],
+                name="job_held_list",
+                condition=Q(status=JobStatus.PENDING.value, hold=True),
+            ),
             models.Index(fields=["pool", "-accepted_at", "-id"], name="job_pool_list"),
             models.Index(
                 OpClass(Upper("model"), name="text_pattern_ops"),
@@ -206,6 +212,9 @@ class Job(models.Model):
                 name="job_ambiguous",
                 condition=Q(submit_started_at__isnull=False, batch_id="", status__in=["submitting", "cancelling"]),
             ),
+            # a job by its batch; and what was made of a job that was retried
+            models.Index(fields=["batch_id"], name="job_batch", condition=~Q(batch_id="")),
+            models.Index(fields=["retry_of"], name="job_retries", condition=~Q(retry_of="")),
             # who may read a file a batch wrote
             models.Index(fields=["output_file_id"], name="job_output_file", condition=~Q(output_file_id="")),
             models.Index(fields=["error_file_id"], name="job_error_file", condition=~Q(error_file_id="")),
@@ -216,6 +225,8 @@ class Job(models.Model):
             ("cancel_any_job", "Can cancel everybody's jobs"),
             ("hold_job", "Can hold and resume everybody's jobs"),
             ("prioritise_job", "Can change the priority of everybody's jobs"),
+            ("retry_any_job", "Can retry everybody's jobs"),
+            ("refresh_job", "Can have a job looked at again at once"),
         ]
         default_permissions = ("view",)
 

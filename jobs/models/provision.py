@@ -58,7 +58,10 @@ class Pool(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-priority", "name"]
-        permissions: ClassVar = [("hold_pool", "Can hold and resume pools")]
+        permissions: ClassVar = [
+            ("hold_pool", "Can hold and resume pools"),
+            ("refresh_pool", "Can have a pool looked at again at once"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -79,7 +82,8 @@ class Provision(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     job = models.ForeignKey("Job", on_delete=models.PROTECT, related_name="provisions")
-    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="provisions")
+    # The index of a pool's list begins with it.
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="provisions", db_index=False)
     attempt = models.PositiveIntegerField(help_text="The job's attempt it was reserved for.")
     name = models.CharField(max_length=63, unique=True, help_text="Its name at the provider; the intent to create.")
     spec = models.JSONField(default=dict, help_text="What is asked of the provider, frozen at admission.")
@@ -174,7 +178,14 @@ class Provision(models.Model):
                 name="provision_timer",
                 condition=Q(status=ProvisionStatus.RELEASING.value, claimable_at__isnull=False),
             ),
+            # lists, newest first: all, one pool's (measured times are those of its newest), and the few given up
             models.Index(fields=["-requested_at", "-id"], name="provision_list"),
+            models.Index(fields=["pool", "-requested_at", "-id"], name="provision_pool_list"),
+            models.Index(
+                fields=["-requested_at", "-id"],
+                name="provision_written_off",
+                condition=Q(status=ProvisionStatus.WRITTEN_OFF.value),
+            ),
         ]
         permissions: ClassVar = [
             ("release_provision", "Can release provisions"),
