@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('jobs', '0012_imported_jobs'),
+        ('jobs', '0013_hand_over'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
