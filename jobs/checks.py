@@ -73,7 +73,10 @@ def _spans(t: Times) -> Iterator[CheckMessage]:
     task_timeout: int = cluster["timeout"]
     rules = [
         ("lease > create_batch_timeout + send_margin", t.lease > t.create_batch_timeout + t.send_margin),
-        ("look_lease > call_timeout + send_margin", t.look_lease > t.call_timeout + t.send_margin),
+        (
+            "look_lease > call_timeout + send_margin + turn_patience",
+            t.look_lease > t.call_timeout + t.send_margin + t.turn_patience,
+        ),
         ("call_timeout > connect_timeout", t.call_timeout > t.connect_timeout),
         (
             "no_calls_after >= no_long_calls_after + create_batch_timeout",

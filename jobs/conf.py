@@ -21,6 +21,7 @@ class Times:
     no_long_calls_after: float = 30.0  # of a pass
     no_calls_after: float = 70.0  # of a pass
     tick: float = 0.1  # a pass looks for more work at least this often
+    turn_patience: float = 3.0  # a call whose turn at a paced provider is further away is put off
     hang: float = 1.0  # a call under way for longer, or one whose share's last took longer, is taken to hang
     beat: float = 2.0  # a pass shows that it lives
     safety_net: float = 10.0  # the longest a broker sleeps

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobs.conf import MAX_LOST_ATTEMPTS, times
-from jobs.errors import UpstreamError
+from jobs.errors import PUT_OFF, UpstreamError
 from jobs.lifecycle.steps import Change, Event
 from jobs.models import Job, JobEvent, Provision
 from jobs.statuses import FailureStage, JobStatus, ProvisionStatus
@@ -32,7 +32,7 @@ def backoff(retries: int, longest: float) -> timedelta:
 def pause_after(error: UpstreamError, retries: int, longest: float) -> timedelta:
     """How long to leave an upstream alone after its so many-th error: the back-off, or as long as it asked, capped."""
     asked_for = timedelta(seconds=min(error.retry_after_seconds or 0, times().retry_after_max))
-    return max(asked_for, backoff(retries, longest))
+    return max(asked_for, backoff(1 if error.code == PUT_OFF else retries, longest))
 
 
 def move_job(status: JobStatus, now: datetime, event: Event, **columns: Any) -> Change:

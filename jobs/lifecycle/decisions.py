@@ -55,7 +55,7 @@ def decide_release(provision: Provision, now: datetime) -> Step:
         return released(now, "Nothing was ever created for it.")
     if provision.release_sent_at is not None and provision.absence_confirmed_at is not None:
         return released(now, "The provider confirms that it is gone.")
-    if provision.retry_count:
+    if provision.retry_count or provision.retry_at is not None:
         next_try = _next_release(provision)
         if now < next_try:
             return Wait(next_try)

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.batch_client import Batch
 from jobs.conf import times
-from jobs.errors import MAX_CODE_LENGTH, UpstreamError, UpstreamKind, without_addresses
+from jobs.errors import MAX_CODE_LENGTH, PUT_OFF, UpstreamError, UpstreamKind, without_addresses
 from jobs.lifecycle.changes import NO_ERROR, NOT_MISSED, back_to_pending, end_job, move_job, pause_after
 from jobs.lifecycle.steps import CallKind, Change, Event
 from jobs.models import Job, JobEvent, Provision
@@ -99,7 +99,7 @@ def _create_failed(job: Job, provision: Provision, error: UpstreamError, now: da
         event = Event("pool_disabled", str(error), PROVIDER, data={"pool_id": provision.pool_id})
         back = back_to_pending(job, provision, now, event)
         return failed.and_then(back).and_then(Change(pool_disabled=str(error)))
-    if provision.retry_count == 0:
+    if not provision.last_error_code:
         failed = failed.and_then(Change(events=(Event("create_delayed", str(error), PROVIDER),)))
     return failed
 
@@ -282,7 +282,7 @@ def _error_columns(
     retry_count: int, error: UpstreamError, now: datetime, *, longest: float | None = None
 ) -> dict[str, Any]:
     return {
-        "retry_count": retry_count + 1,
+        "retry_count": retry_count + (error.code != PUT_OFF),
         "retry_at": now + pause_after(error, retry_count + 1, longest or times().retry_max),
         "last_error_code": error.code,
         "last_error": str(error),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from jobs.models.access import ApiToken, Identity, InputFile, RateLimit
 from jobs.models.catalogue import DeploymentTemplate, ServedModel
-from jobs.models.engine import BatchScan, QueueMessage, Worker
+from jobs.models.engine import AccountPace, BatchScan, QueueMessage, Worker
 from jobs.models.job import Job, JobEvent
 from jobs.models.provision import Pool, Provision
 from jobs.models.queue import OwnerQuota, Queue
 
 __all__ = [
+    "AccountPace",
     "ApiToken",
     "BatchScan",
     "DeploymentTemplate",

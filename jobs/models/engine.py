@@ -69,3 +69,17 @@ class BatchScan(models.Model):
 
     def __str__(self) -> str:
         return "scan of the MDS's batches"
+
+
+class AccountPace(models.Model):
+    """When an account that may be asked only so often may be asked again: the turns of all workers, in one row."""
+
+    account = models.CharField(primary_key=True, max_length=128)
+    request_at = models.DateTimeField(help_text="No call before then.")
+    create_at = models.DateTimeField(help_text="No create before then.")
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.account

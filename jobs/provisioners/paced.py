@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jobs.errors import UpstreamError, UpstreamKind
+from jobs.errors import PUT_OFF, UpstreamError, UpstreamKind
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class Pacer:
         """What is raised with creates left to be made: certainly not sent, and when to come back."""
         seconds = self._pace.create_interval_seconds if self._pace else 0
         message = f"{self._upstream}: one launch at a time; the next one has its own turn."
-        return UpstreamError(UpstreamKind.RATE_LIMITED, message, code="turn", retry_after_seconds=seconds)
+        return UpstreamError(UpstreamKind.RATE_LIMITED, message, code=PUT_OFF, retry_after_seconds=seconds)
 
 
 def turn_missed(upstream: str) -> UpstreamError:
     """What is raised when a call is too late for its turn: certainly not sent, try again."""
     message = f"{upstream}: the call was too late for its turn; it gets another one."
-    return UpstreamError(UpstreamKind.RATE_LIMITED, message, code="turn")
+    return UpstreamError(UpstreamKind.RATE_LIMITED, message, code=PUT_OFF)
 
 
 def _sleep_until(moment: float) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from django.db import DatabaseError
 
@@ -20,6 +21,7 @@ from jobs.lifecycle.orphans import OrphanResource, orphan_batches, orphan_resour
 from jobs.lifecycle.scans import is_over
 from jobs.models import Pool
 from jobs.reconciler.calls import batch_client, provisioner_of, stop_batch
+from jobs.reconciler.pacing import in_turn, releasing
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +99,7 @@ def _resources(pool: Pool, grace_seconds: float, *, dry_run: bool) -> Iterator[F
         provisioner = provisioner_of(pool)
         if not provisioner.holds_resources:
             return
-        names = set(provisioner.discover())
+        names = set(in_turn(pool, provisioner.discover)())
     except UpstreamError as error:
         yield Finding(pool.name, "", "it cannot be listed", str(error), is_failed=True)
         return
@@ -116,7 +118,8 @@ def _give_back(pool: Pool, orphan: OrphanResource, grace_seconds: float, *, dry_
     if dry_run:
         return "would be released", False
     try:
-        provisioner_of(pool).release(orphan.name)
+        # of how many replicas it was is not known any more; a turn for one, and the rest at the provider's own pace
+        in_turn(pool, partial(provisioner_of(pool).release, orphan.name), requests=releasing(1))()
     except UpstreamError as error:
         return f"not released: {error}", True
     return "release sent", False

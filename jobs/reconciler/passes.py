@@ -17,7 +17,7 @@ from jobs.lifecycle.observations import Observation, claim_observations, record_
 from jobs.lifecycle.scans import ScanAnswer, ScanCall, claim_scan, record_scan
 from jobs.lifecycle.steps import CallKind
 from jobs.models import Pool
-from jobs.reconciler import calls
+from jobs.reconciler import calls, pacing
 from jobs.reconciler.admission import admission
 from jobs.reconciler.bulkheads import Bulkheads
 from jobs.reconciler.heartbeat import Heartbeat
@@ -188,7 +188,7 @@ class _Pass:
     def _start(self, taken: Taken) -> None:
         within = times().lease - times().send_margin
         for claim in taken.claims:
-            call, then = partial(calls.perform, claim), partial(self._finish, claim)
+            call, then = pacing.of_claim(claim, partial(calls.perform, claim)), partial(self._finish, claim)
             self.bulkheads.start(claim.bulkhead, call, then, seconds=within, late=calls.too_late(claim.kind))
         taken.claims = []
 
@@ -221,7 +221,8 @@ class _Pass:
             [pool_id for pool_id in self.pools if self._is_idle(("observe", pool_id))]
         ):
             key = ("observe", observation.pool.id)
-            self._look(key, partial(calls.observe, observation), partial(self._observed, observation))
+            call = pacing.in_turn(observation.pool, partial(calls.observe, observation))
+            self._look(key, call, partial(self._observed, observation))
         if self._is_idle(_SCAN):
             scan = claim_scan()
             if scan is not None:

@@ -11,7 +11,7 @@ from jobs.lifecycle.claims import Finished
 from jobs.lifecycle.outcomes import NotSent
 from jobs.lifecycle.steps import CallKind
 from jobs.models import Job, Provision
-from jobs.reconciler import calls
+from jobs.reconciler import calls, pacing
 from jobs.statuses import PROVISION_LIVE, TERMINAL
 
 
@@ -30,5 +30,6 @@ def undo_of(stale: Finished) -> Callable[[], Any] | None:
     if may_be_there and claim.provision is not None:
         provision = Provision.objects.select_related("pool").get(pk=claim.provision.id)
         if provision.status not in PROVISION_LIVE:
-            return partial(calls.undo_create, provision)
+            undo, replicas = partial(calls.undo_create, provision), provision.spec["replicas"]
+            return pacing.in_turn(provision.pool, undo, requests=pacing.releasing(replicas))
     return None
