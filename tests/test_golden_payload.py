@@ -88,6 +88,7 @@ BARE_PAYLOAD: dict[str, Any] = {
 
 # As the adapters tell them, field for field, in their own tests.
 RUNTIMES: dict[str, dict[str, Any]] = {
+    "Kubernetes": {},
     "RunPod": {
         "host": "203.0.113.7",
         "ssh_port": 10341,

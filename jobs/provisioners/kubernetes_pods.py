@@ -19,7 +19,7 @@ _JOB_LABEL = "batch-planner/job-id"
 _REPLICAS = "batch-planner/replicas"
 _EXPIRES = "batch-planner/expires-at"
 _LONGEST_DEADLINE = 2**31 - 1
-_LOGIN = frozenset({"base_url", "in_cluster", "kubeconfig", "context"})
+LOGIN_OPTIONS = frozenset({"base_url", "in_cluster", "kubeconfig", "context"})
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,15 @@ class PoolOptions:
     def of(cls, options: dict[str, Any]) -> Self:
         """Raises `ValueError` on an option that there is not, or of the wrong kind."""
         known = {each.name: each for each in fields(cls)}
-        if unknown := options.keys() - known.keys() - _LOGIN:
-            raise ValueError(
-                f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known | dict.fromkeys(_LOGIN)))}"
-            )
+        if unknown := options.keys() - known.keys() - LOGIN_OPTIONS:
+            there_are = ", ".join(sorted(known.keys() | LOGIN_OPTIONS))
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}; there are: {there_are}")
         given = {name: value for name, value in options.items() if name in known}
         for name, value in given.items():
             kind = str(known[name].type).partition("[")[0]
             if type(value).__name__ != kind:
                 raise ValueError(f"{name} is to be a {kind}")
-        where = options.get("context") or ("in-cluster" if options.get("in_cluster") else "kubernetes")
-        return cls(**{"region": str(where), **given})
+        return cls(**{"region": str(options.get("context") or "kubernetes"), **given})
 
 
 def pod_name(name: str, index: int) -> str:

@@ -118,12 +118,12 @@ class FakeKubernetes(ProviderServer):
         accelerators = sum(int(count) for resource, count in limits.items() if "/" in resource)
         held = self.hold(rule, _scripted_name(body), accelerators, namespace=namespace, pod_name=name, pod=body)
         assert held is not None  # noqa: S101 - nothing is refused for want of room
-        return Answer(201, self._shown(held, rule, is_placed=True), object_id=held.id)
+        return Answer(201, self._shown(held, rule, self._placed()), object_id=held.id)
 
     def _list(self, namespace: str, labels: dict[str, str], rule: Rule) -> Answer:
-        placed = {held.id for held in self.live()[: self.capacity]}
+        placed = self._placed()
         items = [
-            self._shown(held, rule, is_placed=held.id in placed)
+            self._shown(held, rule, placed)
             for held in self.listed(rule)
             if held.facts["namespace"] == namespace
             and labels.items() <= held.facts["pod"]["metadata"].get("labels", {}).items()
@@ -136,8 +136,11 @@ class FakeKubernetes(ProviderServer):
         held = self._held(namespace, name)
         if held is None:
             return self._not_found(name)
-        is_placed = held.id in {each.id for each in self.live()[: self.capacity]}
-        return Answer(200, self._shown(held, rule, is_placed=is_placed))
+        return Answer(200, self._shown(held, rule, self._placed()))
+
+    def _placed(self) -> set[str]:
+        """The ids of the pods that there are places for: the oldest."""
+        return {held.id for held in self.live()[: self.capacity]}
 
     def _delete(self, namespace: str, name: str, body: dict[str, Any], rule: Rule) -> Answer:
         held = self._held(namespace, name)
@@ -147,21 +150,21 @@ class FakeKubernetes(ProviderServer):
         if wanted != held.id:
             message = f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {held.id}"
             return self.refusal(409, "Conflict", f'Operation cannot be fulfilled on pods "{name}": {message}')
-        shown = self._shown(held, rule, is_placed=True)
+        shown = self._shown(held, rule, self._placed())
         self.drop(rule, held.id)
         return Answer(200, shown, object_id=held.id)
 
     def _not_found(self, name: str) -> Answer:
         return self.refusal(404, "NotFound", f'pods "{name}" not found')
 
-    def _shown(self, held: Held, rule: Rule, *, is_placed: bool) -> dict[str, Any]:
+    def _shown(self, held: Held, rule: Rule, placed: set[str]) -> dict[str, Any]:
         pod = held.facts["pod"]
         metadata = {**pod["metadata"], "namespace": held.facts["namespace"], "uid": held.id, "resourceVersion": "1"}
         metadata["creationTimestamp"] = _timestamp(held.created_at)
         if held.gone_at is not None:
             metadata["deletionTimestamp"] = _timestamp(held.gone_at)
         spec = dict(pod["spec"])
-        status = self.status(rule, held)
+        is_placed = held.id in placed
         if is_placed:
             spec["nodeName"] = "node-1"
         return {
@@ -169,7 +172,7 @@ class FakeKubernetes(ProviderServer):
             "apiVersion": "v1",
             "metadata": metadata,
             "spec": spec,
-            "status": _pod_status(held, status, is_placed=is_placed),
+            "status": _pod_status(held, self.status(rule, held), is_placed=is_placed),
         }
 
     # --- PriorityClasses ---

@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 import requests
 
 from jobs.provisioners.kubernetes import KubernetesProvisioner
-from jobs.testing.fake_kubernetes import NAME_LABEL, FakeKubernetes
+from jobs.provisioners.kubernetes_pods import INSTALLATION_LABEL, MANAGED_BY, MANAGED_BY_LABEL, NAME_LABEL
+from jobs.testing.fake_kubernetes import FakeKubernetes
 from jobs.testing.provider_server import Refusal
-from jobs.testing.script import Rule
+from jobs.testing.script import NO_RULE, Rule
 from tests.providers.bench import CALL_TIMEOUT, ServerBench
-
-MARKS = {"app.kubernetes.io/managed-by": "batch-planner", "batch-planner/installation": "here"}
 
 
 class KubernetesBench(ServerBench):
@@ -37,24 +36,24 @@ class KubernetesBench(ServerBench):
 
     def duplicate(self, name: str) -> None:
         """Names are unique there, so it has another one and our labels."""
-        labels = {**MARKS, NAME_LABEL: name}
-        metadata = {"name": f"{name}-x{len(self.held(name))}", "labels": labels}
-        requests.post(
-            self._url(), json={"metadata": metadata, "spec": {"containers": [{}]}}, timeout=5
-        ).raise_for_status()
+        self.hold(name, f"-x{len(self.held(name))}")
+
+    def hold(self, name: str, suffix: str = "-0", installation: str = "here") -> None:
+        """One pod, made by nobody."""
+        labels = {MANAGED_BY_LABEL: MANAGED_BY, INSTALLATION_LABEL: installation, NAME_LABEL: name}
+        pod = {"metadata": {"name": name + suffix, "labels": labels}, "spec": {"containers": [{}]}}
+        self.server.hold(NO_RULE, name, 1, namespace="default", pod_name=name + suffix, pod=pod)
 
     def begin_deleting(self, object_id: str) -> None:
         """A finalizer holds it for an hour."""
         self.server.add_rule(Rule("delete", linger_seconds=3600))
         (held,) = (held for held in self.server.live() if held.id == object_id)
-        requests.delete(f"{self._url()}/{held.facts['pod_name']}", timeout=5).raise_for_status()
+        url = f"{self.server.url}/api/v1/namespaces/default/pods/{held.facts['pod_name']}"
+        requests.delete(url, timeout=5).raise_for_status()
 
     def pods(self, name: str | None = None) -> list[dict[str, Any]]:
         """The pods held under a name, as they were asked for."""
         return [held.facts["pod"] for held in self.server.live(name)]
-
-    def _url(self) -> str:
-        return f"{self.server.url}/api/v1/namespaces/default/pods"
 
 
 @contextmanager
