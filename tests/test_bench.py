@@ -18,6 +18,8 @@ FIGURES = {
     "memory": {"host_pss_mb", "host_pss_growth"},
     "accept": {"accept_ratio"},
     "scale_out": {"scale_out_4x"},
+    "cleanup": {"cleanup_api_p99_ms"},
+    "backfill": {"backfill_memory_growth", "backfill_per_second"},
     "hanging_mds": {f"hanging_mds_{what}_{n}_workers_p95_ms" for what in ("create", "cancel") for n in (1, 4)},
 }
 

@@ -7,7 +7,19 @@ import json
 import signal
 import sys
 
-from planner_site.bench import accept, hanging, latency, mds, memory, pipeline, scale_out, size, waiting
+from planner_site.bench import (
+    accept,
+    backfill,
+    cleanup,
+    hanging,
+    latency,
+    mds,
+    memory,
+    pipeline,
+    scale_out,
+    size,
+    waiting,
+)
 from planner_site.bench.figures import Figures, table
 from planner_site.local import LocalError, data_folder, only_one, say, stop_on
 from planner_site.postgres_home import EmbeddedServerError
@@ -24,6 +36,8 @@ MEASUREMENTS = {
     "accept": accept.measure,
     "scale_out": scale_out.measure,
     "hanging_mds": hanging.measure,
+    "cleanup": cleanup.measure,
+    "backfill": backfill.measure,
 }
 
 
