@@ -7,6 +7,7 @@ import os
 import sys
 
 _WITHOUT_DATABASE = {"help", "version", "check", "collectstatic", "findstatic", "diffsettings"}
+_TELLS_OF_DATABASE = {"doctor"}  # that it cannot be reached is among what this says
 _ANSWERED_AT_ONCE = {"-h", "--help", "--version"}
 
 
@@ -26,7 +27,8 @@ def main() -> None:
     try:
         if _needs_database(sys.argv[1:]):
             choose_database()
-            check_database()
+            if sys.argv[1] not in _TELLS_OF_DATABASE:
+                check_database()
         execute_from_command_line(sys.argv)
     except (DatabaseUnavailable, ImproperlyConfigured) as error:
         sys.exit(str(error))

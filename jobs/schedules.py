@@ -12,7 +12,7 @@ ORPHAN_MINUTES = 5
 _FORGET_MINUTES = 60
 _CLEANUP_MINUTES = 24 * 60
 
-_CHORES = {
+CHORES = {
     "release_orphans": ("jobs.tasks.release_orphans", ORPHAN_MINUTES),
     "forget": ("jobs.tasks.forget", _FORGET_MINUTES),
     "cleanup": ("jobs.tasks.cleanup", _CLEANUP_MINUTES),
@@ -25,7 +25,7 @@ def create_schedules(app_config: AppConfig, *, using: str, apps: Apps = installe
         schedule_model = apps.get_model("django_q", "Schedule")
     except LookupError:  # its tables are not there yet
         return
-    for name, (function, minutes) in _CHORES.items():
+    for name, (function, minutes) in CHORES.items():
         schedule_model.objects.using(using).get_or_create(
             name=name, defaults={"func": function, "schedule_type": "I", "minutes": minutes, "repeats": -1}
         )

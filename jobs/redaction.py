@@ -1,0 +1,17 @@
+"""What is named like a secret is not shown, wherever a document is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HIDDEN = "•••"
+# `max_tokens` and the like are counts
+_SECRET = re.compile(r"token(?!s)|secret|passw|credential|authorization|(api|private|access)_?key", re.IGNORECASE)
+
+
+def without_secrets(value: Any) -> Any:
+    """The same document, with `HIDDEN` in the place of every value whose name is a secret's."""
+    if isinstance(value, dict):
+        return {key: HIDDEN if _SECRET.search(str(key)) else without_secrets(item) for key, item in value.items()}
+    return [without_secrets(item) for item in value] if isinstance(value, list | tuple) else value
