@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -19,10 +18,10 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
 from jobs.admin.base import ModelAdmin
+from jobs.redaction import without_secrets
 
 COUNT_CAP = 1_000
 NONE = "-"
-_SECRET = re.compile(r"token|secret|password|credential|authorization|api_?key", re.IGNORECASE)
 
 
 class _MoreThanCap(int):
@@ -93,13 +92,7 @@ def pretty(document: Any) -> SafeString | str:
     """JSON to read; whatever is named like a secret is not shown."""
     if not document:
         return NONE
-    return format_html("<pre>{}</pre>", json.dumps(_without_secrets(document), indent=2, ensure_ascii=False))
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: "•••" if _SECRET.search(str(key)) else _without_secrets(item) for key, item in value.items()}
-    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+    return format_html("<pre>{}</pre>", json.dumps(without_secrets(document), indent=2, ensure_ascii=False))
 
 
 def ago(at: datetime | None) -> SafeString | str:
