@@ -24,7 +24,7 @@ urlpatterns = [
     path("readyz", readyz),
     path("api", UnknownRoute.as_view()),
     path("api/schema", SchemaView.as_view()),
-    path("api/docs", RedirectView.as_view(url="/api/docs/")),
+    path("api/docs", DocsView.as_view()),
     path("api/docs/", DocsView.as_view()),
     path("api/", include("jobs.api.urls")),
     path("v1", UnknownOpenAIRoute.as_view()),

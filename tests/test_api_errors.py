@@ -140,7 +140,9 @@ def test_a_wrong_method_is_a_405(method: str, path: str, allowed: str) -> None:
     assert set(allowed.split(", ")) <= set(response["Allow"].split(", "))
 
 
-@pytest.mark.parametrize("path", ["/api/v1/jobs", "/api/v1/nope", "/api/v1/auth/login", "/api"])
+@pytest.mark.parametrize(
+    "path", ["/api/v1/jobs", "/api/v1/nope", "/api/v1/auth/login", "/api", "/api/docs", "/api/docs/"]
+)
 def test_options_is_empty_for_everybody(path: str) -> None:
     response = Client().options(path)
     assert (response.status_code, response.content) == (200, b"")

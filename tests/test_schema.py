@@ -316,4 +316,10 @@ def test_what_is_beside_them_is_still_an_unknown_path() -> None:
     for path in ("/api/schema/", "/api/docs/x", "/api/schemas"):
         response = Client().get(path)
         assert (response.status_code, response.json()["message"]) == (404, "Not Found")
-    assert Client().get("/api/docs")["Location"] == "/api/docs/"
+    assert Client().get("/api/docs")["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.parametrize("path", ["/api/docs", "/api/docs/", "/api/schema"])
+def test_they_are_for_reading_only(path: str) -> None:
+    answer = Client().post(path)
+    assert (answer.status_code, answer["Content-Type"], answer.json()["code"]) == (405, "application/json", 12)

@@ -166,6 +166,12 @@ def test_guessing_one_password_from_anywhere_is_slowed_down(person: User, userna
     assert 25 <= int(refused["Retry-After"]) <= 30
 
 
+def test_log_ins_of_others_use_up_no_allowance(person: User, settings: Any) -> None:
+    settings.PLANNER_WRITES_PER_MINUTE = 1
+    assert [log_in(f"somebody{number}").status_code for number in range(3)] == [401] * 3
+    assert log_in(typed="open sesame").status_code == 200
+
+
 def test_nobody_is_shut_out_for_ever_and_others_never(person: User) -> None:
     make_user(username="bob", password="open sesame")
     for _ in range(20):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drf_spectacular.views import SpectacularSwaggerSplitView
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -20,10 +21,14 @@ class SchemaView(PublicView):
         return Response(document())
 
 
-class DocsView(SpectacularSwaggerSplitView):
-    """/api/docs/: Swagger UI from our own static files, its script apart so that no inline script is needed."""
+class DocsView(PublicView, SpectacularSwaggerSplitView):
+    """/api/docs: Swagger UI from our own static files, its script apart so that no inline script is needed."""
 
     schema = None
-    authentication_classes = ()
-    permission_classes = ()
     url = "/api/schema"
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """A refusal is JSON here too, although the page is not."""
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        return super().handle_exception(exc)
