@@ -281,10 +281,12 @@ def test_a_running_batch_gets_its_grace_after_the_deadline_and_is_then_stopped()
 
 def test_a_resource_that_is_not_ready_in_time_is_given_back_and_the_pool_rests() -> None:
     waited_for = a_provision(status="provisioning", create_started_at=LONG_AGO, deadline_at=NOW)
+    waited_for.detail = {"message": "0/5 nodes are available"}
     step = decide(a_job(status="provisioning", accelerator_type="H100"), waited_for, NOW)
     assert isinstance(step, Change)
     assert (step.job["status"], step.provision["status"]) == ("pending", "releasing")
     assert step.pool_full_for == "H100"
+    assert step.events[0].message == "The resource was not ready within the pool's timeout. 0/5 nodes are available"
 
 
 def test_after_an_outage_of_ours_a_resource_is_looked_at_before_it_counts_as_not_ready() -> None:

@@ -204,6 +204,14 @@ def test_a_batch_that_an_operator_ended_by_a_release_is_repeated_and_costs_no_at
     assert (row.job.status, row.job.lost_attempts, held(row)) == ("pending", 0, "releasing")
 
 
+def test_a_batch_that_failed_with_the_room_it_was_given_has_lost_nothing() -> None:
+    row = a_row()
+    assert row.provision is not None
+    row.provision.hands_over, row.provision.absence_confirmed_at = True, NOW
+    after(row, CallKind.POLL, batch("failed"))
+    assert (row.job.status, row.job.attempt, held(row)) == ("failed", 1, "releasing")
+
+
 def test_a_batch_that_completed_by_itself_counts_although_its_resource_was_lost() -> None:
     row = after(a_row(held="lost"), CallKind.CANCEL, batch("completed", completed=3, total=3))
     assert row.job.status == "completed"
