@@ -16,7 +16,7 @@ from jobs.errors import UpstreamError, UpstreamKind
 from jobs.provisioners import get_provisioner
 from jobs.provisioners.base import ResourceState, Runtime
 from jobs.provisioners.kubernetes import KubernetesProvisioner
-from jobs.provisioners.kubernetes_pods import LOGIN_OPTIONS, PoolOptions
+from jobs.provisioners.kubernetes_pods import LOGIN_OPTIONS, NAME_LABEL, PoolOptions
 from jobs.testing.fake_kubernetes import FakeKubernetes
 from jobs.testing.provider_server import Refusal
 from jobs.testing.script import Rule
@@ -170,6 +170,15 @@ def test_a_pod_that_took_the_place_of_a_deleted_one_is_spared(
     monkeypatch.setattr(provisioner, "_list", lambda _: listed)
     provisioner.release("one")
     assert bench.held("one") == again
+
+
+def test_pods_that_others_have_marked_as_ours_spoil_no_listing(bench: KubernetesBench) -> None:
+    bench.hold("one")
+    bench.hold("two")
+    ours, theirs = (pod["metadata"] for pod in bench.pods())
+    ours["annotations"] = {"batch-planner/replicas": "many"}
+    del theirs["labels"][NAME_LABEL]
+    assert set(bench.provisioner().discover()) == {"one"}
 
 
 def forbidden(message: str) -> tuple[int, Any]:

@@ -119,7 +119,7 @@ class KubernetesProvisioner:
     def _list(self, name: str = "") -> list[Pod]:
         # Half the time at most, so that what follows a slow look-up still has a fair share.
         until = self._until(1 / 2)
-        labels = self._marks | ({NAME_LABEL: name} if name else {})
+        labels = self._marks | {NAME_LABEL: name}
         return [_read(item) for item in self._api.list_pods(self._options.namespace, labels, until=until)]
 
     def _create(self, body: dict[str, Any], until: float) -> Pod | None:

@@ -47,8 +47,8 @@ class ClusterApi:
         self._logged_in: client.ApiClient | None = None
 
     def list_pods(self, namespace: str, labels: Mapping[str, str], *, until: float) -> list[dict[str, Any]]:
-        """The pods that have all these labels, from one call."""
-        selector = ",".join(f"{label}={value}" for label, value in labels.items())
+        """The pods that have all these labels, from one call. An empty value stands for any."""
+        selector = ",".join(f"{label}={value}" if value else label for label, value in labels.items())
         answer = self._call(
             lambda of: CoreV1Api(of).list_namespaced_pod, namespace, label_selector=selector, until=until
         )

@@ -142,11 +142,12 @@ class Pod:
         metadata, status = item["metadata"], item.get("status") or {}
         conditions = {each["type"]: each for each in status.get("conditions") or []}
         reason, message = _why(status, conditions)
+        replicas = str((metadata.get("annotations") or {}).get(_REPLICAS, 1))
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
             provision_name=metadata["labels"][NAME_LABEL],
-            replicas=int((metadata.get("annotations") or {}).get(_REPLICAS, 1)),
+            replicas=int(replicas) if replicas.isdecimal() else 1,  # anybody may have edited it since
             created_at=metadata["creationTimestamp"],
             is_terminating=metadata.get("deletionTimestamp") is not None,
             phase=str(status.get("phase", "")),

@@ -2,7 +2,7 @@
 
 In tests: `with FakeKubernetes() as server: ...`. Stand-alone: `python -m jobs.testing.fake_kubernetes`.
 
-    POST, GET   /api/v1/namespaces/{namespace}/pods           create; list (`labelSelector`, with `=` only)
+    POST, GET   /api/v1/namespaces/{namespace}/pods           create; list (`labelSelector`: `label=value`, `label`)
     GET, DELETE /api/v1/namespaces/{namespace}/pods/{name}    one pod; a delete may have a uid as precondition
     POST        /apis/scheduling.k8s.io/v1/priorityclasses    create one, of which pods then can be
     GET         /healthz, /stats                              liveness; the bill, the calls so far and the peaks
@@ -79,7 +79,8 @@ class FakeKubernetes(ProviderServer):
         namespace, name = found.group(1), found.group(2) or ""
         match request.method, bool(name):
             case "GET", False:
-                labels = dict(part.split("=", 1) for part in request.query.get("labelSelector", "").split(",") if part)
+                selector = [part.partition("=") for part in request.query.get("labelSelector", "").split(",") if part]
+                labels = {label: value for label, _, value in selector}
                 asked_for = labels.get(NAME_LABEL, "")
                 return self.handle("list", asked_for, lambda rule: self._list(namespace, labels, rule))
             case "POST", False:
@@ -125,8 +126,7 @@ class FakeKubernetes(ProviderServer):
         items = [
             self._shown(held, rule, placed)
             for held in self.listed(rule)
-            if held.facts["namespace"] == namespace
-            and labels.items() <= held.facts["pod"]["metadata"].get("labels", {}).items()
+            if held.facts["namespace"] == namespace and _has(held.facts["pod"]["metadata"].get("labels", {}), labels)
         ]
         return Answer(
             200, {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}
@@ -210,6 +210,10 @@ class FakeKubernetes(ProviderServer):
                 f"priority admission controller computed {policy} from the given PriorityClass name"
             )
         return ""
+
+
+def _has(labels: dict[str, str], selected: dict[str, str]) -> bool:
+    return all(label in labels and value in {"", labels[label]} for label, value in selected.items())
 
 
 def _scripted_name(pod: dict[str, Any]) -> str:
