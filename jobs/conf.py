@@ -26,8 +26,8 @@ class Times:
     beat: float = 2.0  # a pass shows that it lives
     safety_net: float = 10.0  # the longest a broker sleeps
     timer_floor: float = 0.25  # a timer already past starts at most one pass per this span and host
-    poll_min: float = 0.5  # first look at a new batch; later looks are further apart
-    poll_max: float = 5.0
+    poll_min: float = 2.0  # first look at a new batch; later looks are further apart
+    poll_max: float = 10.0
     retry_min: float = 1.0  # back-off of a failed outside call
     retry_max: float = 30.0
     retry_after_max: float = 60.0  # an upstream's own Retry-After is honoured up to this

@@ -10,27 +10,28 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from jobs.conf import LONE_CRASHES
-from jobs.models import Job, Provision
+from jobs.models import Job, Pool, Provision
 from jobs.statuses import NO_CALL, ProvisionStatus
 
 # A job whose last claims died with it is a suspect: it is claimed alone, so that it takes nobody along.
 _SUSPECT = f"(crashes >= {LONE_CRASHES} OR (crashes = {LONE_CRASHES - 1} AND lease_expires_at IS NOT NULL))"
 
 _DUE_JOBS = f"""
-    SELECT due.id
+    SELECT due.*
     FROM unnest(%s::bigint[], %s::int[]) AS share(bulkhead, free)
     CROSS JOIN LATERAL (
-        SELECT id FROM jobs_job
+        SELECT * FROM jobs_job
         WHERE bulkhead = share.bulkhead AND claimable_at <= now() AND NOT {_SUSPECT}
         ORDER BY claimable_at LIMIT share.free
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS due
+    ORDER BY due.claimable_at
 """  # noqa: S608 - only constants are put in
 
 # One at a time per status and pool in the whole installation: many suspects leave the other workers to the other jobs,
 # and an upstream that hangs holds up no suspect that does not need it. (A leased row's bulkhead is of its next call.)
 _DUE_SUSPECT = f"""
-    SELECT id FROM jobs_job WHERE crashes > 0 AND claimable_at <= now() AND {_SUSPECT}
+    SELECT * FROM jobs_job WHERE crashes > 0 AND claimable_at <= now() AND {_SUSPECT}
     AND (bulkhead = {NO_CALL} OR NOT EXISTS (
         SELECT 1 FROM jobs_job AS held WHERE held.crashes >= {LONE_CRASHES} AND held.lease_expires_at > now()
         AND held.status = jobs_job.status AND held.pool_id IS NOT DISTINCT FROM jobs_job.pool_id
@@ -49,6 +50,12 @@ _DUE_RELEASES = """
         FOR NO KEY UPDATE OF j SKIP LOCKED
     ) AS due
 """
+
+# Read at every turn of every pass: text that stays the same is not put together anew each time.
+_LOCK_JOBS = "SELECT * FROM jobs_job WHERE id = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED"
+_LOCK_PROVISIONS = "SELECT * FROM jobs_provision WHERE id = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED"
+_PROVISIONS = "SELECT * FROM jobs_provision WHERE id = ANY(%s)"
+_POOLS = "SELECT * FROM jobs_pool WHERE id = ANY(%s)"
 
 _NEXT_TIMER = """
     SELECT EXTRACT(EPOCH FROM LEAST(
@@ -78,18 +85,12 @@ def database_started_at() -> datetime:
 
 def due_jobs(free: Mapping[int, int]) -> list[Job]:
     """Lock what is due, per bulkhead at most its free places."""
-    with connection.cursor() as cursor:
-        cursor.execute(_DUE_JOBS, [list(free), list(free.values())])
-        ids = [row[0] for row in cursor.fetchall()]
-    return list(Job.objects.filter(id__in=ids).order_by("claimable_at")) if ids else []
+    return list(Job.objects.raw(_DUE_JOBS, [list(free), list(free.values())]))
 
 
 def due_suspect() -> list[Job]:
     """Lock one due job that may have killed its worker before, if there is one."""
-    with connection.cursor() as cursor:
-        cursor.execute(_DUE_SUSPECT)
-        ids = [row[0] for row in cursor.fetchall()]
-    return list(Job.objects.filter(id__in=ids)) if ids else []
+    return list(Job.objects.raw(_DUE_SUSPECT))
 
 
 def due_releases(free: Mapping[int, int], but_not: Collection[str]) -> list[tuple[Job, Provision]]:
@@ -110,27 +111,28 @@ def due_releases(free: Mapping[int, int], but_not: Collection[str]) -> list[tupl
 
 def lock_jobs(ids: Iterable[str]) -> dict[str, Job]:
     """Lock these jobs, but those locked by somebody else."""
-    wanted = set(ids)
-    if not wanted:
-        return {}
-    found = Job.objects.select_for_update(skip_locked=True, no_key=True).filter(id__in=wanted)
-    return {job.id: job for job in found}
+    wanted = sorted(set(ids))
+    return {job.id: job for job in Job.objects.raw(_LOCK_JOBS, [wanted])} if wanted else {}
 
 
 def lock_provisions(ids: Iterable[UUID]) -> dict[UUID, Provision]:
     """Lock these provisions, but those locked by somebody else. The jobs' locks come first."""
     wanted = set(ids)
-    if not wanted:
-        return {}
-    locked = Provision.objects.select_for_update(skip_locked=True, no_key=True, of=("self",)).select_related("pool")
-    found = locked.filter(id__in=wanted)
+    found = _with_pools(Provision.objects.raw(_LOCK_PROVISIONS, [list(wanted)])) if wanted else []
     return {provision.id: provision for provision in found}
 
 
 def newest_provisions(jobs: Iterable[Job]) -> dict[str, Provision]:
     """Each job's newest provision, with its pool. Only its job's holder writes a live one, so no lock is needed."""
     wanted = {job.provision_id: job.id for job in jobs if job.provision_id is not None}
-    if not wanted:
-        return {}
-    found = Provision.objects.select_related("pool").filter(id__in=wanted)
+    found = _with_pools(Provision.objects.raw(_PROVISIONS, [list(wanted)])) if wanted else []
     return {wanted[provision.id]: provision for provision in found}
+
+
+def _with_pools(found: Iterable[Provision]) -> list[Provision]:
+    """Thousands of provisions share a pool, which is read once."""
+    provisions = list(found)
+    pools = {pool.pk: pool for pool in Pool.objects.raw(_POOLS, [list({each.pool_id for each in provisions})])}
+    for provision in provisions:
+        provision.pool = pools[provision.pool_id]
+    return provisions

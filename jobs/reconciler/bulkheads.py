@@ -21,6 +21,8 @@ from jobs.statuses import MDS_CANCEL, MDS_FOLLOW, MDS_SUBMIT
 _MDS_SHARES = {MDS_SUBMIT: "mds_submit", MDS_FOLLOW: "mds_follow", MDS_CANCEL: "mds_cancel"}
 _KIND_SHARES = {"release": "release", "observe": "observe", "scan": "scan", "undo": "undo"}
 
+_GATHER_SECONDS = 0.005  # after a result, for others that are under way
+
 _executors: dict[Bulkhead, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
 
@@ -80,17 +82,20 @@ class Bulkheads:
         return hanging | {key for key, took in self._took.items() if took > seconds}
 
     def wait(self, seconds: float) -> None:
-        """Hand on the results that have come, waiting at most this long for the first."""
+        """Hand on the results that have come, waiting at most this long for the first and a moment for more.
+
+        What is recorded together costs a fraction of what it costs one by one.
+        """
+        until = time.monotonic() + seconds
         try:
-            result = self._results.get(timeout=seconds)
             while True:
-                token, hand_on = result
+                token, hand_on = self._results.get(timeout=max(0.0, until - time.monotonic()))
                 self._give_up.pop(token, None)
                 key, began_at = self._began_at.pop(token)
                 self._took[key] = time.monotonic() - began_at
                 self._in_flight[key] -= 1
                 hand_on()
-                result = self._results.get_nowait()
+                until = min(until, time.monotonic() + (_GATHER_SECONDS if self._give_up else 0.0))
         except Empty:
             pass
         self._give_up_the_late()

@@ -88,7 +88,7 @@ class _Pass:
         self._load_pools()
         self._record_looks()  # before the claims: what a listing told makes jobs due
         taken = self._alone() if self.is_alone else self._claim()
-        is_time = time.monotonic() - self._looked_at >= times().tick
+        is_time = time.monotonic() - self._looked_at >= times().timer_floor
         if not self.is_alone and not self.is_ending and (is_time or not self.bulkheads.in_flight()):
             self._look_around()
         self.heartbeat.beat(self.recorded)
