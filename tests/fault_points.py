@@ -67,7 +67,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
     "resource_vanished": (
         "claims.step: batch seen",
-        "claims.step: batch seen, resource_lost, intent cancel",
+        "claims.step: resource_lost, intent cancel",
         "observations.record_observation: job, pool, provision",
     ),
     "a_second_batch": (
