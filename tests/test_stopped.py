@@ -285,7 +285,7 @@ def test_a_pass_whose_session_was_ended_goes_on_with_what_it_has_in_hand(
     pool: Pool, simulated_server: SimulatedServer
 ) -> None:
     job = make_job()
-    with stopped(run_pass, after='"observed_state" = v.') as held:
+    with stopped(run_pass, after='"observed_at", "observed_state"') as held:
         assert simulated_server.count("create") == 1, "it is recording what came of it"
         held.lose_session()
         assert held.result() > 0
