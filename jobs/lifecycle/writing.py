@@ -20,7 +20,6 @@ from jobs.lifecycle.steps import Change, Event
 from jobs.models import BatchScan, Job, JobEvent, Pool, Provision
 from jobs.statuses import JOB_TRANSITIONS, PROVISION_TRANSITIONS, JobStatus, ProvisionStatus
 
-
 _EVENT_COLUMNS = [field.attname for field in JobEvent._meta.concrete_fields if not field.primary_key]
 _ADD_EVENTS = f"""
     INSERT INTO jobs_jobevent ({", ".join(_EVENT_COLUMNS)})
