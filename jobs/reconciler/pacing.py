@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LOOKS = 1  # requests of a listing
-_CREATE = 3  # of a create: the region, itself, and a look afterwards; its look-up comes before
+_CREATE = 2  # of a create, and the look after it; the looks before it have the time until then
 
 
 def in_turn(pool: Pool, call: Callable[[], T], *, requests: int = _LOOKS, creates: bool = False) -> Callable[[], T]:
