@@ -17,7 +17,7 @@ import pytest
 import schemathesis
 from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 
 from jobs.models import ApiToken
 from jobs.schema.catalogue import MODEL_ID, TEMPLATE_ID
@@ -85,6 +85,8 @@ def one_transaction(db: None) -> Iterator[None]:
     both = (request_started, request_finished)
     for signal in both:
         signal.disconnect(close_old_connections)
+    with connection.cursor() as cursor:  # it idles while examples are made up, on a busy machine for long
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     yield
     for signal in both:
         signal.connect(close_old_connections)
