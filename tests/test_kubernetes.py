@@ -208,6 +208,7 @@ def conflict(reason: str) -> tuple[int, Any]:
             "NotFound",
         ),
         ((400, {"message": "bad", "reason": "BadRequest"}), UpstreamKind.PERMANENT, "BadRequest"),
+        ((404, b"<html>"), UpstreamKind.AMBIGUOUS, "http_404"),
         ((504, b"upstream request timeout"), UpstreamKind.AMBIGUOUS, "http_504"),
         ((201, b"<html>"), UpstreamKind.AMBIGUOUS, "unreadable_answer"),
         ((201, {"kind": "Pod"}), UpstreamKind.AMBIGUOUS, "unreadable_answer"),

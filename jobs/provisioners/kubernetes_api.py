@@ -167,8 +167,8 @@ def _refused(answer: Answer, body: Any, *, creates: bool) -> UpstreamError:
         kind, code = UpstreamKind.CAPACITY, "quota"
     elif status == 403 and _LIMIT_RANGE.search(message):
         kind = UpstreamKind.PERMANENT
-    elif status == 404:
-        # of a create: its namespace is not there, or its API is not
+    elif status == 404 and reason == "NotFound":  # any other is not the API server's word
+        # of a create: its namespace is not there
         kind = UpstreamKind.INVALID_CREDENTIAL if creates else UpstreamKind.NOT_FOUND
     elif status == 409:
         # any other conflict is between writers of the same thing, such as a quota: certainly not applied
