@@ -31,7 +31,7 @@ soak: setup ## kill, stop and restart everything under load, then tell what was 
 	@$(RUN) -m planner_site.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(PROVIDER),--provider $(PROVIDER)) $(if $(SEED),--seed $(SEED))
 
 crash-points: setup ## every fault at every commit and outside call, with real processes; hours; ONLY=words takes a part
-	@$(RUN) -m pytest -v -m crash_points tests/test_crash_points.py $(if $(ONLY),-k "$(ONLY)")
+	@$(RUN) -m pytest -v -m crash_points tests/test_fault_points.py tests/test_crash_points.py $(if $(ONLY),-k "$(ONLY)")
 
 fuzz: setup ## requests made from the API's schema: no 5xx, no answer that is not documented; EXAMPLES=200 of each operation
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(RUN) -m pytest $(SIDE_BY_SIDE) tests/test_fuzz.py

@@ -12,6 +12,7 @@ _STATEMENT_TIMEOUT = "57014"
 _SESSION_ENDED = frozenset({"25P03", "25P04"})  # for idling in a transaction, or being in one, for too long
 
 PUT_OFF = "put_off"  # the code of a call that our own pace kept from being made: it says nothing of the other side
+OVER_QUOTA = "quota"  # the code of a lack of capacity that is a lack of quota
 
 MAX_CODE_LENGTH = 64  # of a code that somebody else chose, and a row has to take
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 
-from django.db.models import Count, F, Q, Sum
+from django.db.models import Count, F, OuterRef, Q, Subquery, Sum
 
 from jobs.models import Job, OwnerQuota, Pool, Provision, Queue
 from jobs.models.queue import Rules
+from jobs.placement import Wanted
 from jobs.statuses import PROVISION_ENDED, ProvisionStatus
 
 _STARTING = (ProvisionStatus.REQUESTED, ProvisionStatus.PROVISIONING)
@@ -74,21 +75,10 @@ class PoolRoom:
     pool: Pool
     room: Room
 
-    def has_type(self, accelerator_type: str) -> bool:
-        """Whether it is a pool for this type at all."""
-        types = self.pool.accelerator_types
-        return not types or not accelerator_type or accelerator_type in types
-
     def offers(self, accelerator_type: str, now: datetime) -> bool:
-        """Whether the pool has this type and has not just said that it is out of it."""
-        if not self.has_type(accelerator_type):
-            return False
+        """Whether the pool has not just said that it has none of this type."""
         retry = self.pool.capacity_retry_at.get(accelerator_type)
         return retry is None or float(retry["at"]) <= now.timestamp()
-
-    def could_ever_take(self, accelerator_type: str, accelerators: int) -> bool:
-        """Whether a job of this type and size would fit if the pool were empty."""
-        return self.has_type(accelerator_type) and self.room.could_ever_fit(accelerators)
 
 
 class Rooms:
@@ -109,6 +99,20 @@ class Rooms:
         for pool in Pool.objects.order_by("-priority", "name"):
             found = PoolRoom(pool, _room(pool, None, self._by_pool[pool.id]))
             (self.pools if pool.is_enabled else self.held_pools).append(found)
+        self._in_order: dict[Wanted, list[PoolRoom]] = {}
+
+    def suited(self, wanted: Wanted) -> list[PoolRoom]:
+        """The pools, but held ones, that these jobs may ever go to, in the order in which they are tried.
+
+        By priority; then where a resource of this type was ready last. A query where that decides.
+        """
+        if wanted not in self._in_order:
+            found = [pool for pool in self.pools if wanted.suits(pool.pool)]
+            if len({pool.pool.priority for pool in found}) < len(found):
+                ready = _last_ready([pool.pool for pool in found], wanted.accelerator_type)
+                found.sort(key=lambda pool: (-pool.pool.priority, -ready[pool.pool.pk], pool.pool.name))
+            self._in_order[wanted] = found
+        return self._in_order[wanted]
 
     def of_owner(self, owner_id: int) -> Room:
         """What this owner may still have."""
@@ -121,6 +125,14 @@ class Rooms:
         """The quota that holds all jobs of this owner, if one does."""
         quota = self._quotas.get(owner_id)
         return quota if quota is not None and quota.hold else None
+
+
+def _last_ready(pools: Collection[Pool], accelerator_type: str) -> dict[int, float]:
+    """When a resource of this type was last ready in each, in unix seconds; one index probe each."""
+    here = Provision.objects.filter(pool=OuterRef("pk"), accelerator_type=accelerator_type, ready_at__isnull=False)
+    newest = Subquery(here.order_by("-ready_at").values("ready_at")[:1])
+    found = Pool.objects.filter(pk__in=[pool.pk for pool in pools]).order_by()
+    return {pk: at.timestamp() if at else 0.0 for pk, at in found.values_list("pk", newest)}
 
 
 def the_queue() -> Queue:

@@ -56,14 +56,16 @@ from jobs.holds import (
 from jobs.interventions import refresh_job, refresh_pool, write_off
 from jobs.limits import the_queue
 from jobs.listing import JobFilter, find_jobs, job_filter
-from jobs.models import InputFile, Job, JobEvent, Provision
+from jobs.models import InputFile, Job, JobEvent, Pool, Provision
+from jobs.placement import Wanted, queue_class
 from jobs.statuses import LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
 from jobs.validation import CheckedRequest, JobRequest, check, check_text
-from jobs.waiting import Waiting, oldest_in_status, waiting_for, waiting_for_each
+from jobs.waiting import PoolAnswer, Waiting, oldest_in_status, waiting_for, waiting_for_each
 
 __all__ = [
     "JobFilter",
     "JobRequest",
+    "PoolAnswer",
     "Waiting",
     "announce_change",
     "can_cancel",
@@ -127,6 +129,7 @@ _REQUEST = (
     "accelerator_type",
     "accelerator_count",
     "provider_config",
+    "accepts",
     "queue_timeout_seconds",
     "queue_class",
 )
@@ -278,6 +281,8 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
         raise InvalidRequest(
             "endpoint", f'template "{deployment.template_name}" supports only {", ".join(map(str, supported))}'
         )
+    wanted = Wanted.of(deployment.accelerator_type, request.accepts)
+    _check_accepted(wanted)
     job = Job(
         owner=user,
         created_by=actor_name(user),
@@ -299,7 +304,8 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
         provider_config=request.provider_config,
         request_total=input_file.request_count,
         queue_timeout_seconds=request.queue_timeout_seconds,
-        queue_class=queueing.queue_class(deployment.accelerator_type),
+        accepts=request.accepts,
+        queue_class=queue_class(deployment.accelerator_type, request.accepts),
     )
     _put_in_queue(job, request.priority)
     return job
@@ -324,6 +330,23 @@ def _input_file(user: User, file_id: str) -> InputFile:
     if found.deletion_requested_at is not None:
         raise InvalidRequest("input_dataset", f'file "{file_id}" is being deleted')
     return found
+
+
+def _check_accepted(wanted: Wanted) -> None:
+    """What a job names must be there, or it would wait for ever; raises `InvalidRequest`."""
+    if not str(wanted):
+        return
+    pools = Pool.objects.all()
+    known = {
+        "providers": (wanted.providers, {pool.provider for pool in pools}),
+        "pools": (wanted.pools, {pool.name for pool in pools}),
+        "regions": (wanted.regions, {pool.region for pool in pools}),
+    }
+    for kind, (named, there) in known.items():
+        if unknown := [name for name in named if name not in there]:
+            raise InvalidRequest(f"resource_request.{kind}", f'there is no pool of "{unknown[0]}"')
+    if not any(wanted.accepts(pool) for pool in pools):
+        raise InvalidRequest("resource_request", f"no pool is of all that it accepts ({wanted})")
 
 
 def _digest(request: JobRequest) -> str:

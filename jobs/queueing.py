@@ -6,8 +6,9 @@ installation by the setting PLANNER_QUEUE_POLICY, says whose head is next; the q
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
@@ -20,6 +21,7 @@ from django.utils.module_loading import import_string
 
 from jobs.models import Job
 from jobs.models.job import QUEUED
+from jobs.placement import Wanted
 from jobs.statuses import JobStatus
 
 # Keys of PostgreSQL's advisory locks; any two numbers nobody else uses in this database.
@@ -124,16 +126,6 @@ def priority_span(priority: int) -> timedelta:
     return timedelta(seconds=priority * settings.PLANNER_PRIORITY_AGEING_SECONDS)
 
 
-def queue_class(accelerator_type: str) -> str:
-    """The class of jobs that wait for the same pools: accelerator type, then the accepted pools (all of them)."""
-    return f"{accelerator_type}|"
-
-
-def accelerator_of(queue_class_name: str) -> str:
-    """The accelerator type of a class."""
-    return queue_class_name.split("|", 1)[0]
-
-
 def admissible() -> QuerySet[Job]:
     """Pending jobs that may be admitted: not held, not being cancelled, in nobody's hands."""
     return Job.objects.filter(QUEUED, cancel_requested_at__isnull=True, lease_expires_at__isnull=True)
@@ -145,11 +137,14 @@ def lock_admission() -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ADMISSION_LOCK])
 
 
-def waiting_queues() -> list[QueueName]:
-    """The queues with pending jobs, by one index probe each instead of a scan of the backlog."""
+def waiting_queues() -> dict[QueueName, Wanted]:
+    """The queues with pending jobs and what they wait for, by one index probe each instead of a scan of the backlog."""
     with connection.cursor() as cursor:
         cursor.execute(_WAITING_QUEUES)
-        return [QueueName(*row) for row in cursor.fetchall()]
+        return {
+            QueueName(queue_class_name, owner_id): Wanted.of(accelerator_type, json.loads(accepts))
+            for queue_class_name, owner_id, accelerator_type, accepts in cursor.fetchall()
+        }
 
 
 def waiting_owners(queue_class_name: str) -> list[int]:
@@ -175,7 +170,7 @@ class Merged:
     For k jobs out of m queues it reads O(k + m) rows, however many are waiting.
     """
 
-    def __init__(self, order: QueuePolicy, queues: Sequence[QueueName]) -> None:
+    def __init__(self, order: QueuePolicy, queues: Collection[QueueName]) -> None:
         self._column = order.column
         self._key = order.key({queue.owner_id for queue in queues})
         self._lines = {queue: _Line() for queue in queues}
@@ -293,18 +288,20 @@ def _counted(sql: str, values: dict[str, Any]) -> int:
 
 # The condition of the indexes `job_queue` and `job_queue_ranked`.
 _QUEUED = "status = 'pending' AND NOT hold"
+# All jobs of a class want the same; any of them tells it.
+_QUEUE = "queue_class, owner_id, accelerator_type, accepts"
 
 _WAITING_QUEUES = f"""
     WITH RECURSIVE queue AS (
-        (SELECT queue_class, owner_id FROM jobs_job WHERE {_QUEUED} ORDER BY queue_class, owner_id LIMIT 1)
+        (SELECT {_QUEUE} FROM jobs_job WHERE {_QUEUED} ORDER BY queue_class, owner_id LIMIT 1)
         UNION ALL
         SELECT next.* FROM queue CROSS JOIN LATERAL (
-            SELECT queue_class, owner_id FROM jobs_job
+            SELECT {_QUEUE} FROM jobs_job
             WHERE {_QUEUED} AND (queue_class, owner_id) > (queue.queue_class, queue.owner_id)
             ORDER BY queue_class, owner_id LIMIT 1
         ) AS next
     )
-    SELECT queue_class, owner_id FROM queue
+    SELECT {_QUEUE} FROM queue
 """  # noqa: S608 - only constants are put in
 
 _WAITING_OWNERS = f"""

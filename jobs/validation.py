@@ -21,6 +21,9 @@ MAX_METADATA_PAIRS = 16
 MAX_METADATA_KEY_LENGTH = 64
 MAX_METADATA_VALUE_LENGTH = 512
 MAX_PROVIDER_CONFIG_BYTES = 16 * 1024
+MAX_NAMES = 16  # of each kind that a job accepts
+MAX_PLACE_LENGTH = 128
+ACCEPTED = ("providers", "pools", "regions")
 MAX_INT32 = 2**31 - 1
 
 _WINDOW = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)(?:min|m))?")
@@ -45,6 +48,9 @@ class JobRequest:
     client: dict[str, Any] = field(default_factory=dict)
     queue_timeout_seconds: int | None = None
     priority: int = 0  # more than 0 is for operators
+    providers: Any = ()  # names; empty: any
+    pools: Any = ()
+    regions: Any = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class CheckedRequest:
     client: dict[str, Any]
     queue_timeout_seconds: int | None
     priority: int
+    accepts: dict[str, list[str]]  # by `providers`, `pools`, `regions`, as far as named
 
 
 def check(request: JobRequest) -> CheckedRequest:
@@ -101,6 +108,7 @@ def check(request: JobRequest) -> CheckedRequest:
         if timeout is None
         else _integer("queue_timeout_seconds", timeout, 1, conf.MAX_WINDOW_SECONDS),
         priority=_integer("priority", request.priority, 0, conf.MAX_PRIORITY),
+        accepts={kind: found for kind in ACCEPTED if (found := _names(kind, getattr(request, kind)))},
     )
 
 
@@ -191,6 +199,20 @@ def _strings(value: object) -> Iterator[str]:
             pending.extend([*item.keys(), *item.values()])
         elif isinstance(item, list | tuple):
             pending.extend(item)
+
+
+def _names(kind: str, value: object) -> list[str]:
+    """A list of names, or a string with commas between them; sorted, so that the same choice is the same class."""
+    field_name = f"resource_request.{kind}"
+    given = [name.strip() for name in value.split(",")] if isinstance(value, str) else value or []
+    if not isinstance(given, list | tuple):
+        raise InvalidRequest(field_name, "must be a list of names")
+    if len(given) > MAX_NAMES:
+        raise InvalidRequest(field_name, f"must not have more than {MAX_NAMES} names")
+    names = {check_text(field_name, name, MAX_PLACE_LENGTH) for name in given}
+    if "" in names:
+        raise InvalidRequest(field_name, "must not have empty names")
+    return sorted(names)
 
 
 def _client(value: object) -> dict[str, Any]:

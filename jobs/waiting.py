@@ -10,11 +10,22 @@ from django.db.models import Min
 from django.utils import timezone
 
 from jobs import conf, limits, queueing
-from jobs.models import Job
+from jobs.models import Job, Pool
+from jobs.placement import Wanted, wanted_by
 from jobs.statuses import IN_STATUS_SINCE, LIVE, PROVISION_LIVE, JobStatus, ProvisionStatus
 
 _COUNTED_AHEAD = 1000  # the queue in front of a job is counted no further
 _NAMED_POOLS = 5
+
+
+@dataclass(frozen=True)
+class PoolAnswer:
+    """Why one pool does not take a job now: a name for machines, words for people."""
+
+    pool: str
+    code: str  # too_large, full, capacity, quota, ready_timeout, held
+    sentence: str
+    retry_at: datetime | None = None  # when it is asked again
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Waiting:
     code: str
     sentence: str
     position: str = ""  # 1 is next; counted up to 1,000; "" where no place is told
+    pools: tuple[PoolAnswer, ...] = ()  # where no pool takes it: each one's answer, held ones last
 
     def __str__(self) -> str:
         return self.sentence
@@ -88,6 +100,9 @@ def _own_reason(job: Job) -> Waiting:
         return Waiting("provisioning", _provisioning(job))
     if job.status == JobStatus.SUBMITTING:
         return Waiting("submitting", _submitting(job))
+    if provision and provision.status == ProvisionStatus.LOST:
+        sentence = f"The resource at pool {provision.pool} is lost: batch {job.batch_id} is being stopped, then the "
+        return Waiting("resource_lost", f"{sentence}job is queued again.{_trouble(job.last_error, _next_look(job))}")
     return Waiting("running", _running(job))
 
 
@@ -117,35 +132,55 @@ def _owner_refusal(job: Job, rooms: limits.Rooms) -> Waiting | None:
 
 
 def _pools_refusal(job: Job, rooms: limits.Rooms) -> Waiting | None:
-    kind, size, now = job.accelerator_type, limits.accelerators_of(job), timezone.now()
-    fitting = [pool for pool in rooms.pools if pool.has_type(kind)]
+    wanted, size, now = wanted_by(job), limits.accelerators_of(job), timezone.now()
+    fitting = [pool for pool in rooms.pools if wanted.suits(pool.pool)]
+    held = tuple(_held(pool.pool) for pool in rooms.held_pools if wanted.suits(pool.pool))
     if not fitting:
-        held = [pool for pool in rooms.held_pools if pool.has_type(kind)]
-        if held:
-            reasons = (f"pool {pool.pool}{_because(pool.pool.disabled_reason, ' (', ')')}" for pool in held)
-            return Waiting("pools_held", f"Every pool that offers {_resources(job)} is held: {_named(reasons)}.")
-        return Waiting("no_pool", f"No pool offers {_resources(job)}.")
-    if not any(pool.room.could_ever_fit(size) for pool in fitting):
+        return _no_pool(job, wanted, held)
+    answers = [answer for pool in fitting if (answer := _pool_answer(pool, job.accelerator_type, size, now))]
+    if len(answers) < len(fitting):
+        return None
+    codes, told = {answer.code for answer in answers}, (*answers, *held)
+    if codes == {"too_large"}:
         most = max(pool.room.most_accelerators for pool in fitting)
         sentence = f"It needs {size} accelerators, and no pool that offers {_resources(job)} takes more than {most:g}."
-        return Waiting("too_large", sentence)
-    refusals = [refusal for pool in fitting if (refusal := _pool_refusal(pool, kind, size, now))]
-    if len(refusals) < len(fitting):
-        return None
-    is_full = any(not pool.room.fits(size) for pool in fitting)
-    return Waiting(
-        "pools_full" if is_full else "out_of_capacity", f"Waiting for {_resources(job)}: {_named(refusals)}."
-    )
+        return Waiting("too_large", sentence, pools=told)
+    code = "pools_full" if "full" in codes else "out_of_capacity"
+    named = _named(answer.sentence for answer in told)
+    return Waiting(code, f"Waiting for {_resources(job)}: {named}.", pools=told)
 
 
-def _pool_refusal(pool: limits.PoolRoom, kind: str, size: int, now: datetime) -> str:
-    """Why the pool takes no job of this type and size now; empty if it does."""
+def _no_pool(job: Job, wanted: Wanted, held: tuple[PoolAnswer, ...]) -> Waiting:
+    those = f"pool it accepts ({wanted})" if str(wanted) else "pool"
+    if not held:
+        return Waiting("no_pool", f"No {those} offers {_resources(job)}.")
+    named = _named(answer.sentence.replace(" is held", "", 1) for answer in held)
+    return Waiting("pools_held", f"Every {those} that offers {_resources(job)} is held: {named}.", pools=held)
+
+
+def _held(pool: Pool) -> PoolAnswer:
+    return PoolAnswer(pool.name, "held", f"pool {pool} is held{_because(pool.disabled_reason, ' (', ')')}")
+
+
+# What a pool said, by the code that is kept of it.
+_SAID = {"quota": "is at its quota", "ready_timeout": "got nothing ready in time"}
+
+
+def _pool_answer(pool: limits.PoolRoom, kind: str, size: int, now: datetime) -> PoolAnswer | None:
+    """Why the pool takes no job of this type and size now; None if it does."""
+    name = pool.pool.name
+    if not pool.room.could_ever_fit(size):
+        sentence = f"pool {name} takes no job of {size} accelerators (limits: {pool.room.limits})"
+        return PoolAnswer(name, "too_large", sentence)
     if not pool.room.fits(size):
-        return f"pool {pool.pool} is full (limits: {pool.room.limits})"
-    if not pool.offers(kind, now):
-        retry_at = datetime.fromtimestamp(float(pool.pool.capacity_retry_at[kind]["at"]), UTC)
-        return f"pool {pool.pool} has none left, asked again at {_clock(retry_at)}"
-    return ""
+        return PoolAnswer(name, "full", f"pool {name} is full (limits: {pool.room.limits})")
+    if pool.offers(kind, now):
+        return None
+    told = pool.pool.capacity_retry_at[kind]
+    retry_at = datetime.fromtimestamp(float(told["at"]), UTC)
+    code = str(told.get("code") or "capacity")
+    sentence = f"pool {name} {_SAID.get(code, 'has none left')}, asked again at {_clock(retry_at)}"
+    return PoolAnswer(name, code, sentence, retry_at)
 
 
 def _named(those: Iterable[str]) -> str:
@@ -168,7 +203,7 @@ def _place_in_queue(job: Job) -> Waiting:
 
 
 def _with_timeout(job: Job, waiting: Waiting) -> Waiting:
-    if job.queue_timeout_seconds is None or job.provisioning_at is not None:
+    if job.queue_timeout_seconds is None or job.deadline_at is not None:
         return waiting
     at = _clock(job.accepted_at + timedelta(seconds=job.queue_timeout_seconds))
     return replace(waiting, sentence=f"{waiting.sentence} It expires in the queue at {at}.")

@@ -15,7 +15,7 @@ from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
 from jobs.models import DeploymentTemplate, InputFile, Job, JobEvent, Pool, Provision, ServedModel
-from jobs.queueing import queue_class
+from jobs.placement import queue_class
 from jobs.statuses import PROVISION_LIVE, TERMINAL, JobStatus, ProvisionStatus
 
 _numbers = itertools.count(1)
@@ -107,7 +107,7 @@ def make_job(owner: User | None = None, **fields: Any) -> Job:
             "completion_window": "24h",
             "completion_window_seconds": 86_400,
             "accelerator_count": 1 if accelerator_type else 0,
-            "queue_class": queue_class(accelerator_type),
+            "queue_class": queue_class(accelerator_type, fields.get("accepts")),
             "request_total": 3,
             "event_count": 1,
             "status": JobStatus.PENDING if needs_provision else status,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.faults import FAULTS
+from tests.faults import FAULTS, SECOND
 
-POINTS: dict[str, tuple[str, ...]] = {
+_USUAL: dict[str, tuple[str, ...]] = {
     "cancelled_while_pending": (
         "rate_limits.take: ratelimit",
         "planner.enqueue: job, jobevent, queuemessage",
@@ -63,9 +63,10 @@ POINTS: dict[str, tuple[str, ...]] = {
     "released_by_an_operator": (
         "planner.release: job, jobevent, provision, queuemessage",
         "claims.step: intent cancel",
-        "claims.step: releasing, resource_lost",
+        "claims.step: releasing, resource_released",
     ),
     "resource_vanished": (
+        "claims.step: releasing, resource_lost",
         "claims.step: batch seen",
         "claims.step: resource_lost, intent cancel",
         "observations.record_observation: job, pool, provision",
@@ -98,4 +99,61 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-CASES = [(scenario, point, fault) for scenario, points in POINTS.items() for point in points for fault in FAULTS]
+# Lives that end otherwise, or begin again.
+_RARE: dict[str, tuple[str, ...]] = {
+    "never_ready_in_time": ("claims.step: releasing, ready_timeout",),
+    "passed_on_from_pool_to_pool": (
+        "claims.step: create ended, releasing, pool_disabled",
+        "claims.step: create ended, releasing, no_quota",
+    ),
+    "told_to_wait": (
+        "claims.step: create ended, create_delayed",
+        "claims.step: intent create",
+    ),
+    "expired_in_the_queue": ("claims.step: queue_timeout",),
+    "broken_before_it_was_ready": ("claims.step: releasing, resource_failed",),
+    "broken_while_it_ran": ("claims.step: batch seen, resource_failed, intent cancel",),
+    "past_its_lifetime": (
+        "claims.step: resource_expired, intent cancel",
+        "claims.step: releasing, resource_expired",
+    ),
+    "batch_failed": ("claims.step: batch seen, releasing, inference_failed",),
+    "batch_lost": (
+        "claims.step: batch seen, batch_missing",
+        "claims.step: releasing, batch_lost",
+    ),
+    "batch_expired": ("claims.step: batch seen, releasing, deadline",),
+}
+
+# What befalls the second who comes by: on the way to another pool, and in another attempt.
+_AGAIN: dict[str, tuple[str, ...]] = {
+    "passed_on_from_pool_to_pool": (
+        "admission.admission: admitted, intent create",
+        "create: provider.list",
+        "create: provider.create",
+    ),
+    "past_its_lifetime": (
+        "admission.admission: admitted, intent create",
+        "create: provider.create",
+        "submit: mds.create",
+        "claims.step: submit ended, batch seen, batch_created, scheduling",
+    ),
+}
+
+POINTS = _USUAL | _RARE
+
+Case = tuple[str, str, str]  # scenario, point, fault
+
+
+def _cases(points: dict[str, tuple[str, ...]], prefix: str = "") -> list[Case]:
+    return [(name, prefix + point, fault) for name, found in points.items() for point in found for fault in FAULTS]
+
+
+def _turn(number: int) -> set[int]:
+    return {2 * number % len(FAULTS), (2 * number + 1) % len(FAULTS)}
+
+
+CASES = _cases(_USUAL)
+RARE_CASES = _cases(_RARE) + _cases(_AGAIN, SECOND)
+# Of these lives two faults at each point, in turn, so that each fault is met at many; the rest takes long.
+SAMPLE = [case for number, case in enumerate(RARE_CASES) if number % len(FAULTS) in _turn(number // len(FAULTS))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import requests
 
@@ -18,120 +19,120 @@ from tests.fault_world import AT_ONCE, UNTIL_STOPPED, World
 
 def completed(world: World) -> None:
     """One job, from its input file to its end."""
-    _enqueue(world, with_file=True)
+    enqueue(world, with_file=True)
     world.settle()
-    _check("completed")
+    check("completed")
 
 
 def cancelled_while_pending(world: World) -> None:
     """No pool has room."""
-    _enqueue(world, max_live=0)
+    enqueue(world, max_live=0)
     world.turn()
     _cancel(world)
     world.settle()
-    _check("cancelled")
+    check("cancelled")
 
 
 def cancelled_while_provisioning(world: World) -> None:
     """Its resource is being made."""
     world.provider.add_rule(Rule("create", times=None, is_never_ready=True))
-    _enqueue(world)
-    world.until(lambda: (held := _job().provision) and held.status == "provisioning")
+    enqueue(world)
+    world.until(lambda: (held := the_job().provision) and held.status == "provisioning")
     _cancel(world)
     world.settle()
-    _check("cancelled")
+    check("cancelled")
 
 
 def cancelled_while_running(world: World) -> None:
     """Its batch runs."""
-    _enqueue(world)
-    _run(world)
+    enqueue(world)
+    run(world)
     _cancel(world)
     world.settle()
-    _check("cancelled")
+    check("cancelled")
 
 
 def released_by_an_operator(world: World) -> None:
     """It loses its resource while its batch runs, and completes on another."""
-    _enqueue(world)
-    _run(world)
-    lost = _job().provision_id
+    enqueue(world)
+    run(world)
+    lost = the_job().provision_id
     world.mds.run_seconds = AT_ONCE
     world.post(make_user("operator"), f"/provisions/{lost}/release", {})
     world.settle()
-    _check("completed")
+    check("completed")
 
 
 def resource_vanished(world: World) -> None:
     """The provider loses it while the batch runs."""
-    _enqueue(world)
-    _run(world)
+    enqueue(world)
+    run(world)
     world.mds.run_seconds = AT_ONCE
-    world.provider.vanish(_held_name())
+    world.provider.vanish(held_name())
     world.settle()
-    _check("completed")
+    check("completed", lost=1)
 
 
 def refused_for_lack_of_room(world: World) -> None:
     """The provider is full for a while."""
     world.provider.add_rule(Rule("create", status=409, code="capacity"))
-    _enqueue(world)
+    enqueue(world)
     world.settle()
-    _check("completed")
+    check("completed")
 
 
 def submit_answered_by_nobody(world: World) -> None:
     """The batch is there, and the scan finds it."""
     world.mds.add_rule(Rule("create", drop=True, is_applied=True))
-    _enqueue(world)
+    enqueue(world)
     world.settle()
-    _check("completed")
+    check("completed")
 
 
 def submit_lost_on_its_way(world: World) -> None:
     """There is no batch, and another attempt makes one."""
     world.mds.add_rule(Rule("create", drop=True))
-    _enqueue(world)
+    enqueue(world)
     world.settle()
-    _check("completed")
+    check("completed")
 
 
 def a_second_batch(world: World) -> None:
     """It appears from somewhere, and the scan finds it."""
-    _enqueue(world)
-    _run(world)
-    first = _job().batch_id
+    enqueue(world)
+    run(world)
+    first = the_job().batch_id
     _submit_once_more(world)
     world.until(lambda: [batch.id for batch in world.mds.running()] == [first])
     world.mds.set_status(first, "completed")
     world.settle()
-    _check("completed")
+    check("completed")
 
 
 def a_second_resource(world: World) -> None:
     """It appears under the same name, and the next listing finds it."""
-    _enqueue(world)
-    _run(world)
-    world.provider.create({"name": _held_name()})
+    enqueue(world)
+    run(world)
+    world.provider.create({"name": held_name()})
     world.until(lambda: len(world.provider.live()) == 1)
-    world.mds.set_status(_job().batch_id, "completed")
+    world.mds.set_status(the_job().batch_id, "completed")
     world.settle()
-    _check("completed")
+    check("completed")
 
 
 def orphans_of_a_job_that_is_over(world: World) -> None:
     """They appear long after it has ended, and the sweep finds them."""
-    _enqueue(world)
+    enqueue(world)
     world.settle()
     world.sweeps = True
     BatchScan.objects.update(due_at=None)  # the scan would be the first to find it
-    job = _job()
+    job = the_job()
     assert job.provision is not None
     world.provider.create({"name": job.provision.name, "installation": "default"})
     world.mds.run_seconds = UNTIL_STOPPED
     _submit_once_more(world)
     world.settle()
-    _check("completed")
+    check("completed")
 
 
 def a_create_that_came_too_late(world: World) -> None:
@@ -139,22 +140,22 @@ def a_create_that_came_too_late(world: World) -> None:
     world.sweeps = True  # the worker's own undo is tried once
     world.plan("create: provider.create", "stop before")
     world.mds.run_seconds = UNTIL_STOPPED
-    _enqueue(world)
+    enqueue(world)
     world.until(world.is_somebody_standing)
     _cancel(world)
     world.settle()
-    _check("cancelled")
+    check("cancelled")
 
 
 def a_submit_that_came_too_late(world: World) -> None:
     """Its worker stands still just before it leaves, and comes back when the job is long cancelled."""
     world.plan("submit: mds.create", "stop before")
     world.mds.run_seconds = UNTIL_STOPPED
-    _enqueue(world)
+    enqueue(world)
     world.until(world.is_somebody_standing)
     _cancel(world)
     world.settle()
-    _check("cancelled")
+    check("cancelled")
 
 
 def a_batch_recorded_too_late(world: World) -> None:
@@ -162,13 +163,13 @@ def a_batch_recorded_too_late(world: World) -> None:
     hidden = world.mds.add_rule(Rule("list", times=None, hides=True))
     world.plan("claims.step: submit ended, batch seen, batch_created, scheduling", "stop before")
     world.mds.run_seconds = UNTIL_STOPPED
-    _enqueue(world)
+    enqueue(world)
     world.until(world.is_somebody_standing)
     _cancel(world)
     world.until(is_quiet)
     world.mds.withdraw(hidden)
     world.settle()
-    _check("cancelled")
+    check("cancelled")
 
 
 SCENARIOS: dict[str, Callable[[World], None]] = {
@@ -193,20 +194,25 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
 }
 
 
-def _job() -> Job:
+def the_job() -> Job:
+    """The one there is."""
     return Job.objects.select_related("provision", "owner").get()
 
 
-def _held_name() -> str:
-    provision = _job().provision
+def held_name() -> str:
+    """What its resource is called."""
+    provision = the_job().provision
     assert provision is not None
     return provision.name
 
 
-def _enqueue(world: World, *, with_file: bool = False, max_live: int = 10) -> None:
-    """One job, however often it must be asked for, and a pool for it."""
+def enqueue(
+    world: World, *, with_file: bool = False, pools: int = 1, queue_timeout_seconds: int | None = None, **of_pools: Any
+) -> None:
+    """One job, however often it must be asked for, and pools for it."""
     pace = {"observe_interval_seconds": world.pace, "absence_confirm_seconds": world.pace}
-    simulated_pool(world.provider, max_live=max_live, **pace)
+    for _ in range(pools):
+        simulated_pool(world.provider, **pace, **of_pools)
     user, template = make_user(), make_template()
     body = {
         "input_dataset": world.upload(user) if with_file else make_file(user).id,
@@ -214,30 +220,32 @@ def _enqueue(world: World, *, with_file: bool = False, max_live: int = 10) -> No
         "completion_window": "24h",
         "model_id": template.model_id,
         "model_template_name": template.name,
+        "queue_timeout_seconds": queue_timeout_seconds,
     }
     world.post(user, "/jobs", body, Idempotency_Key=uuid.uuid4().hex)
 
 
 def _cancel(world: World) -> None:
-    job = _job()
+    job = the_job()
     world.post(job.owner, f"/jobs/{job.id}/cancel", {})
 
 
-def _run(world: World) -> None:
+def run(world: World) -> None:
     """Turns until its batch runs; it does not end by itself."""
     world.mds.run_seconds = UNTIL_STOPPED
-    world.until(lambda: _job().batch_id)
-    world.mds.set_status(_job().batch_id, "in_progress")
-    world.until(lambda: _job().status == "in_progress")
+    world.until(lambda: the_job().batch_id)
+    world.mds.set_status(the_job().batch_id, "in_progress")
+    world.until(lambda: the_job().status == "in_progress")
 
 
 def _submit_once_more(world: World) -> None:
     """As a worker would that nobody knows of; no planner has this call in hand."""
-    job = _job()
+    job = the_job()
     assert job.provision is not None
     requests.post(f"{world.mds.url}/v1/batches", json=payload(submission(job, job.provision, None)), timeout=10)
 
 
-def _check(status: str) -> None:
-    job = _job()
-    assert (job.status, job.lost_attempts) == (status, 0)
+def check(status: str, *, lost: int = 0) -> None:
+    """How it ended, and how many attempts somebody else ended."""
+    job = the_job()
+    assert (job.status, job.lost_attempts) == (status, lost)

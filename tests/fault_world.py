@@ -30,7 +30,7 @@ from tests.batch_file import line
 from tests.clock import pass_time
 from tests.edge import AtOnce
 from tests.engine import is_quiet
-from tests.faults import Killed, Point, installed, meet
+from tests.faults import SECOND, Killed, Point, installed, meet
 from tests.threads import elsewhere, has_session
 from tests.waiting import eventually
 
@@ -82,7 +82,11 @@ class World:
         """Every commit and outside call comes by here."""
         self.points += [name for name in sorted(point.names) if name not in self.points]
         for planned in self._planned:
-            if not planned.is_met and planned.point in point.names:
+            if planned.is_met or planned.point.removeprefix(SECOND) not in point.names:
+                continue
+            if planned.point.startswith(SECOND):
+                planned.point = planned.point.removeprefix(SECOND)
+            else:
                 planned.is_met = True
                 return meet(point, planned.fault, self)
         return point.act()

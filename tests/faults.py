@@ -40,6 +40,9 @@ FAULTS = (
 )
 
 
+SECOND = "2nd "  # before a point's name: the second who comes by it, not the first
+
+
 class Killed(BaseException):
     """The end of a process, as sudden as a kill: nothing catches it."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs.conf import times
-from tests.faults import Point, installed, meet
+from tests.faults import SECOND, Point, installed, meet
 
 _installed = ExitStack()  # of this process, for as long as it lives
 _numbers = itertools.count(1)
@@ -25,8 +25,11 @@ class Folder:
         self._path = path
 
     def plan(self, point: str, fault: str) -> None:
-        """Have a fault happen, once. Written aside first: nobody sees half a file."""
-        name = f"{next(_numbers)}"
+        """Have a fault happen, once."""
+        self._write(f"{next(_numbers)}", point, fault)
+
+    def _write(self, name: str, point: str, fault: str) -> None:
+        """Written aside first: nobody sees half a file."""
         (self._path / f"{name}.new").write_text(f"{point}\n{fault}")
         (self._path / f"{name}.new").rename(self._path / f"{name}.planned")
 
@@ -39,7 +42,12 @@ class Folder:
         for path in self._path.glob("*.planned"):
             with suppress(FileNotFoundError):  # somebody else was quicker
                 name, _, fault = path.read_text().partition("\n")
-                if name in point.names:
+                if name.removeprefix(SECOND) not in point.names:
+                    continue
+                if name.startswith(SECOND):
+                    path.rename(path.with_suffix(".passed"))  # nobody else takes it meanwhile
+                    self._write(path.stem, name.removeprefix(SECOND), fault)
+                else:
                     path.rename(path.with_suffix(f".{os.getpid()}.{fault.replace(' ', '-')}"))
                     return fault
         return ""

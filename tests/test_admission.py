@@ -253,10 +253,23 @@ def test_the_deadline_is_set_once_by_the_longest_wait_a_pool_could_mean() -> Non
 
 
 def test_a_provider_that_reserves_nothing_is_known_as_such() -> None:
-    make_pool(provider="passthrough")
+    make_pool(provider="passthrough", max_lifetime_seconds=6000)
     make_job(accelerator_type="")
     admitted()
     assert not Provision.objects.get().holds_resources
+    assert Provision.objects.get().lifetime_ends_at is None
+
+
+@pytest.mark.parametrize(("window", "ends_after"), [(3600, 900 + 3600), (86_400, 6000)])
+def test_a_pools_maximum_lifetime_is_frozen_and_told_to_the_provider(window: int, ends_after: int) -> None:
+    make_pool(ready_timeout_seconds=900, max_lifetime_seconds=6000)
+    make_job(completion_window_seconds=window)
+    admitted()
+    provision = Provision.objects.get()
+    assert provision.lifetime_ends_at == provision.requested_at + timedelta(seconds=6000)
+    lasts = timedelta(seconds=ends_after + times().lease_margin)
+    assert provision.expires_at == provision.requested_at + lasts
+    assert provision.job.deadline_at == provision.requested_at + timedelta(seconds=900 + window)
 
 
 def test_a_pool_whose_provider_cannot_be_made_is_taken_to_hold_something() -> None:

@@ -142,6 +142,11 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("resource_request.replicas", {"resource_request": {"replicas": False}}),
     ("resource_request.provider_config", {"resource_request": {"provider_config": []}}),
     ("resource_request.provider_config", {"resource_request": {"provider_config": "2h"}}),
+    *(
+        (f"resource_request.{kind}", {"resource_request": {kind: names}})
+        for kind in ("providers", "pools", "regions")
+        for names in ("nowhere", ["nowhere"], [""], ["x" * 129], ["\0"], [5], 5, {"a": 1}, ["a"] * 17)
+    ),
     ("client", {"client": "fast"}),
     ("client.max_concurrency", {"client": {"max_concurrency": 0}}),
     ("client.max_concurrency", {"client": {"max_concurrency": 1025}}),

@@ -57,6 +57,8 @@ TIMES = [
 OBJECTS = ["requestCounts", "usage", "runtime", "resourceAllocation", "modelTemplateRef", "profile", "provision"]
 OTHERS: dict[str, type] = {
     "metadata": dict,
+    "accepts": dict,
+    "waitingPools": list,
     "extraBody": dict,
     "errors": list,
     "events": list,

@@ -16,8 +16,8 @@ from django.db import connection
 
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.testing.fake_mds import FakeMds
-from tests.fault_points import CASES, POINTS
-from tests.fault_scenarios import SCENARIOS
+from tests.fault_points import CASES, POINTS, RARE_CASES
+from tests.fault_scenarios_lost import ALL_SCENARIOS
 from tests.process_world import Processes, ProcessWorld
 from tests.quiescence import check_quiescent, problems
 
@@ -60,7 +60,7 @@ def world(processes: Processes, transactional_db: None) -> Iterator[ProcessWorld
 def check_outcome(world: ProcessWorld, scenario: str, point: str, fault: str) -> bool:
     """Whether the fault happened; whatever happened, nothing came of it."""
     world.plan(point, fault)
-    SCENARIOS[scenario](world)
+    ALL_SCENARIOS[scenario](world)
     with suppress(AssertionError):  # what came back too late may just have sent it
         world.until(lambda: not problems(world.provider, world.mds))
     check_quiescent(world.provider, world.mds)
@@ -76,7 +76,7 @@ def test_a_fault_of_a_real_process_changes_no_outcome(fault: str, world: Process
 
 
 @pytest.mark.crash_points
-@pytest.mark.parametrize(("scenario", "point", "fault"), CASES)
+@pytest.mark.parametrize(("scenario", "point", "fault"), [*CASES, *RARE_CASES])
 def test_every_fault_at_every_point(scenario: str, point: str, fault: str, world: ProcessWorld) -> None:
     if not check_outcome(world, scenario, point, fault):
         # where real time decides who is first, another may have done what the case is about

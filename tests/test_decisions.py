@@ -76,6 +76,7 @@ def provision_shapes() -> Iterator[dict[str, Any]]:
     yield {"status": "ready", "hands_over": True, "absence_confirmed_at": JUST_NOW}
     yield {"status": "requested", "retry_count": 2, "retry_at": SOON}
     yield {"status": "requested", "create_started_at": LONG_AGO}
+    yield {"status": "ready", "observed_state": "ready", "lifetime_ends_at": JUST_NOW}
 
 
 def a_job(**fields: Any) -> Job:
@@ -250,10 +251,17 @@ def test_a_pending_job_without_a_timeout_waits_for_news_alone() -> None:
     assert decide(a_job(status="pending"), None, NOW) == Wait(None)
 
 
-def test_a_job_that_was_admitted_before_keeps_its_deadline_and_no_queue_timeout() -> None:
+def test_a_job_that_has_submitted_before_keeps_its_deadline_and_no_queue_timeout() -> None:
     admitted = {"provisioning_at": NOW - timedelta(hours=1), "queue_timeout_seconds": 1}
     assert decide(a_job(status="pending", deadline_at=LATER, **admitted), None, NOW) == Wait(LATER)
-    assert decide(a_job(status="pending", **admitted), None, NOW) == Wait(None)
+
+
+def test_the_queue_timeout_bounds_the_wait_of_a_job_that_pools_have_refused() -> None:
+    refused = {"provisioning_at": NOW, "pending_at": NOW, "accepted_at": NOW - timedelta(seconds=59)}
+    job = a_job(status="pending", queue_timeout_seconds=60, **refused)
+    assert decide(job, None, NOW) == Wait(NOW + timedelta(seconds=1))
+    job.accepted_at = NOW - timedelta(seconds=60)
+    assert settled(job, None)[1].job.error_code == "queue_timeout"
 
 
 @pytest.mark.parametrize(("fields", "is_kept"), [({}, False), ({"attempt": 2}, True)])
@@ -329,7 +337,9 @@ def test_nothing_is_submitted_to_a_resource_that_failed(status: str, held: str) 
     assert [(event.reason, event.message) for event in row.events] == [("resource_failed", "it broke")]
 
 
-@pytest.mark.parametrize("news", [{"absence_confirmed_at": JUST_NOW}, {"observed_state": "failed"}])
+@pytest.mark.parametrize(
+    "news", [{"absence_confirmed_at": JUST_NOW}, {"observed_state": "failed"}, {"lifetime_ends_at": NOW}]
+)
 def test_a_running_batch_whose_resource_is_gone_is_stopped_first(news: dict[str, Any]) -> None:
     job = a_job(status="in_progress", batch_id="b1", batch_view={"status": "in_progress"}, batch_seen_at=JUST_NOW)
     step, row = settled(job, a_provision(status="ready", **news))
@@ -352,6 +362,17 @@ def test_room_that_is_gone_before_a_batch_was_given_it_is_a_loss(news: dict[str,
     job, provision = a_job(status="submitting"), a_provision(status="ready", hands_over=True, **news)
     step, row = settled(job, provision)
     assert (step, row.job.status, provision.status) == (Wait(None), "pending", "releasing")
+
+
+def test_a_resource_within_its_lifetime_is_kept() -> None:
+    job = a_job(status="in_progress", batch_id="b1", batch_seen_at=LONG_AGO)
+    assert decide(job, a_provision(status="ready", lifetime_ends_at=SOON), NOW) == Call(CallKind.POLL)
+
+
+def test_nothing_is_submitted_to_a_resource_whose_lifetime_is_over() -> None:
+    _, row = settled(a_job(status="submitting"), a_provision(status="ready", lifetime_ends_at=NOW))
+    assert (row.job.status, row.job.lost_attempts) == ("pending", 0)
+    assert [event.reason for event in row.events] == ["resource_expired"]
 
 
 @pytest.mark.parametrize("view", ["in_progress", "finalizing", "unheard_of"])

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.documentation import DOCS
-from tests.fault_points import CASES, POINTS
-from tests.fault_scenarios import SCENARIOS
+from tests.fault_points import CASES, POINTS, RARE_CASES, SAMPLE
+from tests.fault_scenarios_lost import ALL_SCENARIOS
 from tests.fault_world import World
 from tests.quiescence import check_quiescent
 
@@ -26,18 +26,21 @@ def _no_sockets_for_others() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", ALL_SCENARIOS)
 def test_nobody_comes_by_a_point_that_is_not_listed(scenario: str, world: World) -> None:
-    SCENARIOS[scenario](world)
+    ALL_SCENARIOS[scenario](world)
     check_quiescent(world.provider, world.mds)
     assert set(world.points) <= {point for points in POINTS.values() for point in points}
     assert set(POINTS[scenario]) <= set(world.points)
 
 
-@pytest.mark.parametrize(("scenario", "point", "fault"), CASES)
+@pytest.mark.parametrize(
+    ("scenario", "point", "fault"),
+    [*CASES, *(case if case in SAMPLE else pytest.param(*case, marks=pytest.mark.crash_points) for case in RARE_CASES)],
+)
 def test_a_fault_changes_no_outcome(scenario: str, point: str, fault: str, world: World) -> None:
     world.plan(point, fault)
-    SCENARIOS[scenario](world)
+    ALL_SCENARIOS[scenario](world)
     assert world.planned == []
     check_quiescent(world.provider, world.mds)
 

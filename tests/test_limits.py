@@ -64,17 +64,6 @@ def test_pools_come_best_first_and_those_held_apart() -> None:
     assert [found.pool for found in rooms.held_pools] == [held]
 
 
-@pytest.mark.parametrize(
-    ("offered", "wanted", "is_offered"),
-    [([], "H100", True), (["H100"], "H100", True), (["A100"], "H100", False), (["A100"], "", True), ([], "", True)],
-)
-def test_a_pool_offers_its_accelerators(offered: list[str], wanted: str, is_offered: bool) -> None:
-    found = PoolRoom(make_pool(accelerator_types=offered), Room(1, 1, 1))
-    assert found.offers(wanted, timezone.now()) == is_offered
-    assert found.could_ever_take(wanted, 1) == is_offered
-    assert not found.could_ever_take(wanted, 2)
-
-
 def test_a_pool_that_is_out_of_one_type_still_offers_another() -> None:
     now = timezone.now()
     out = {"H100": {"at": now.timestamp() + 5, "delay": 30}}

@@ -17,7 +17,7 @@ from jobs.lifecycle.decisions import decide
 from jobs.lifecycle.outcomes import NotSent, apply_answer, apply_batch
 from jobs.lifecycle.steps import Call, CallKind, Change
 from jobs.lifecycle.writing import Row
-from jobs.models import Job, Provision
+from jobs.models import Job, Pool, Provision
 from jobs.statuses import LIVE, RUNNING, RUNNING_ORDER, TERMINAL, JobStatus
 from tests.answers import batch, error, resource
 
@@ -31,7 +31,7 @@ def a_row(status: str = "in_progress", held: str = "ready", **fields: Any) -> Ro
         fields = {"batch_id": "b1", "submit_started_at": NOW, "submit_ended_at": NOW} | fields
     job = Job(**{"id": "job_1", "status": status, "accelerator_type": "H100", "submitting_at": NOW, **fields})
     provision = Provision(
-        id=uuid.UUID(int=1), pool_id=7, name="abp-1", status=held, deadline_at=LATER, expires_at=LATER
+        id=uuid.UUID(int=1), pool=Pool(id=7), name="abp-1", status=held, deadline_at=LATER, expires_at=LATER
     )
     provision.create_started_at = NOW
     return Row(job, provision)
@@ -186,14 +186,29 @@ def test_a_batch_we_stopped_after_its_deadline_expired() -> None:
 
 @pytest.mark.parametrize("word", ["cancelled", "failed"])
 @pytest.mark.parametrize(
-    ("state", "lost"), [({"status": "lost"}, 0), ({"status": "lost", "observed_state": "failed"}, 1)]
+    ("state", "code"),
+    [
+        ({"status": "lost"}, "resource_lost"),
+        ({"absence_confirmed_at": NOW}, "resource_lost"),  # told by a listing, and not looked at yet
+        ({"status": "lost", "observed_state": "failed"}, "resource_failed"),
+        ({"status": "lost", "lifetime_ends_at": NOW}, "resource_expired"),
+    ],
 )
-def test_a_batch_whose_resource_was_lost_is_repeated(word: str, state: dict[str, str], lost: int) -> None:
-    row = a_row()
-    for name, value in state.items():
-        setattr(row.provision, name, value)
-    after(row, CallKind.CANCEL, batch(word))
-    assert (row.job.status, row.job.attempt, row.job.lost_attempts, held(row)) == ("pending", 2, lost, "releasing")
+def test_a_batch_whose_resource_was_lost_is_repeated_as_often_as_its_pool_says(
+    word: str, state: dict[str, Any], code: str
+) -> None:
+    for lost, retries in ((0, 1), (1, 1), (0, 0), (5, 6)):
+        row = a_row(lost_attempts=lost)
+        assert row.provision is not None
+        row.provision.pool.loss_retries = retries
+        for name, value in state.items():
+            setattr(row.provision, name, value)
+        after(row, CallKind.CANCEL, batch(word))
+        assert (row.events[-1].reason, held(row)) == (code, "releasing")
+        if lost < retries:
+            assert (row.job.status, row.job.attempt, row.job.lost_attempts) == ("pending", 2, lost + 1)
+        else:
+            assert (row.job.status, row.job.failure_stage, row.job.error_code) == ("failed", "batch", code)
 
 
 def test_a_batch_that_an_operator_ended_by_a_release_is_repeated_and_costs_no_attempt() -> None:

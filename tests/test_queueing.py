@@ -19,6 +19,7 @@ from jobs import planner, queueing
 from jobs.conf import MAX_PRIORITY
 from jobs.errors import QueueFull
 from jobs.models import Job, JobEvent
+from jobs.placement import queue_class
 from jobs.queueing import FairShareQueue, FifoQueue, Merged, PriorityQueue, QueuePolicy, waiting_queues
 from jobs.statuses import TERMINAL, JobStatus
 from tests.factories import make_file, make_job, make_template, make_user
@@ -58,13 +59,14 @@ def test_queues_are_found_without_their_jobs() -> None:
         make_job(owner, accelerator_type=kind)
     make_job(accelerator_type="L4", status="failed")
     make_job(accelerator_type="L4", hold=True)
-    assert sorted(waiting_queues()) == [("A100|", second.pk), ("H100|", first.pk), ("|", first.pk)]
-    assert [queueing.accelerator_of(name) for name in ("|", "A100|", "H100|")] == ["", "A100", "H100"]
+    found = waiting_queues()
+    assert sorted(found) == [("A100|", second.pk), ("H100|", first.pk), ("|", first.pk)]
+    assert [found[queue].accelerator_type for queue in sorted(found)] == ["A100", "H100", ""]
     assert queueing.waiting_owners("A100|") == [second.pk]
 
 
 def test_no_job_makes_no_queue() -> None:
-    assert waiting_queues() == []
+    assert waiting_queues() == {}
     assert merged(FairShareQueue()) == []
 
 
@@ -103,7 +105,7 @@ def pending(owner: User, accepted_at: datetime, kind: str = "H100", priority: in
     return Job(
         owner=owner,
         completion_window_seconds=60,
-        queue_class=queueing.queue_class(kind),
+        queue_class=queue_class(kind),
         accelerator_type=kind,
         accepted_at=accepted_at,
         priority=priority,

@@ -42,12 +42,14 @@ CLIENT = {
 }
 # keys of our own kind, an order of its own, and what JSON could spoil
 METADATA = {"zeta": "1", "aibrix.job_id": "mine", "planner": "", "alpha": ' grüße \\ " 0.1 '}
+ACCEPTS = {"providers": ["simulated"], "pools": ["west"], "regions": ["us-west"]}
+POOL = {"name": "west", "region": "us-west"}
 PROVIDER_CONFIG = {"duration": "2h", "deep": [{"x": None}], "Price": 0.1}
 
 
 def full_body(client: ApiClient) -> dict[str, Any]:
     """A create body with every field there is."""
-    resources = {"replicas": 3, "provider_config": PROVIDER_CONFIG}
+    resources = {"replicas": 3, "provider_config": PROVIDER_CONFIG, **ACCEPTS}
     optional = {"client": CLIENT, "metadata": METADATA, "queue_timeout_seconds": 600, "priority": 7}
     return job_body(client.user, completion_window="90m", resource_request=resources, **optional)
 
@@ -80,13 +82,14 @@ FIELDS: dict[str, tuple[Any, Any, Any, Any]] = {
     "client": ("client", None, "aibrix.client", None),
     "queue_timeout_seconds": ("queue_timeout_seconds", None, None, None),
     "priority": ("priority", "priority", None, None),
+    **{kind: (f"accepts.{kind}", f"accepts.{kind}", None, None) for kind in ACCEPTS},
 }
 
 
 def ever_held(folder: Path) -> list[dict[str, Any]]:
     """Everything the provider was ever asked for, by its ledger."""
     entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-    return [entry["fields"] for entry in entries if entry["event"] == "created"]
+    return [entry["fields"] | entry["fields"]["facts"] for entry in entries if entry["event"] == "created"]
 
 
 def at(path: str, document: Any) -> Any:
@@ -103,7 +106,7 @@ def test_no_accepted_field_is_lost_on_its_way(
     fake_mds: FakeMds, simulated_server: SimulatedServer, tmp_path: Path
 ) -> None:
     assert set(FIELDS) == {field.name for field in dataclasses.fields(JobRequest)}, "a new field needs a line here"
-    simulated_pool(simulated_server)
+    simulated_pool(simulated_server, **POOL)
     client = api("operator")
     body, answer = accepted(client)
     ticking_until(is_quiet)
@@ -119,9 +122,10 @@ def test_no_accepted_field_is_lost_on_its_way(
         "template_version": body["model_template_version"],
         "replicas": 3,
         "provider_config": PROVIDER_CONFIG,
+        **ACCEPTS,
     }
     for name, (column, key, sent, asked) in FIELDS.items():
-        assert getattr(job, column) == given[name], name
+        assert at(column, vars(job)) == given[name], name
         for document, path in ((shown, key), (batch.request, sent), (held, asked)):
             assert path is None or at(path, document) == given[name], (name, path)
 
@@ -130,7 +134,7 @@ def test_what_was_made_of_the_request_is_everywhere_the_same(
     fake_mds: FakeMds, simulated_server: SimulatedServer, tmp_path: Path
 ) -> None:
     """Identity, model, accelerator, counts and times: what the caller did not say but must find again."""
-    simulated_pool(simulated_server)
+    simulated_pool(simulated_server, **POOL)
     client = api("operator")
     _, answer = accepted(client)
     ticking_until(is_quiet)
@@ -152,7 +156,7 @@ def test_what_was_made_of_the_request_is_everywhere_the_same(
 
 
 def test_every_replica_is_rented_paid_for_and_used(fake_mds: FakeMds, simulated_server: SimulatedServer) -> None:
-    simulated_pool(simulated_server)
+    simulated_pool(simulated_server, **POOL)
     simulated_server.add_rule(Rule("create", is_never_ready=True))
     accepted(api("operator"))
     (held,) = ticking_until(simulated_server.live)
@@ -168,7 +172,7 @@ def test_every_replica_is_rented_paid_for_and_used(fake_mds: FakeMds, simulated_
 def test_before_it_is_called_ready_a_resource_is_known_with_provider_place_and_id(
     fake_mds: FakeMds, simulated_server: SimulatedServer
 ) -> None:
-    pool = simulated_pool(simulated_server)
+    pool = simulated_pool(simulated_server, **POOL)
     fake_mds.add_rule(Rule("create", times=None, status=503))
     accepted(api("operator"))
     ticking_until(lambda: Provision.objects.filter(status="ready").exists())
@@ -179,7 +183,7 @@ def test_before_it_is_called_ready_a_resource_is_known_with_provider_place_and_i
 
 def test_connection_details_are_those_of_the_last_look(fake_mds: FakeMds, simulated_server: SimulatedServer) -> None:
     """The answer to the create is not what the batch is told of: the resource may have moved since."""
-    simulated_pool(simulated_server)
+    simulated_pool(simulated_server, **POOL)
     simulated_server.add_rule(Rule("create", is_never_ready=True))
     accepted(api("operator"))
     ticking_until(lambda: Provision.objects.filter(status="provisioning").exists())
@@ -228,7 +232,7 @@ def every_worker_dies() -> None:
 def test_a_restart_in_any_state_asks_for_the_very_same(
     status: str, fake_mds: FakeMds, simulated_server: SimulatedServer, tmp_path: Path
 ) -> None:
-    simulated_pool(simulated_server)
+    simulated_pool(simulated_server, **POOL)
     client = api("operator")
     body = full_body(client) | {"queue_timeout_seconds": 86_400}
     undisturbed = client.post("/jobs", body).json()["id"]

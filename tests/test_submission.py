@@ -27,6 +27,7 @@ def a_job(**fields: Any) -> Job:
         "attempt": 2,
         "model": "org/small-1b",
         "endpoint": "/v1/chat/completions",
+        "deadline_at": DEADLINE,
         "input_file_id": "file-1",
         "completion_window": "24h",
         "metadata": {"team": "x"},
@@ -90,6 +91,12 @@ def test_a_batch_never_outlives_the_resource_it_was_rented(window_seconds: int) 
     assert provision.expires_at.timestamp() - batch_ends >= times().lease_margin
     assert abs(batch_ends - job.deadline_at.timestamp()) < 1
     assert job.deadline_at - provision.requested_at >= timedelta(seconds=window_seconds), "nor is the window cut"
+
+
+def test_a_pools_maximum_lifetime_cuts_no_window_short() -> None:
+    """The batch is stopped and begun again on another resource: for the MDS its job's deadline counts."""
+    provision = a_provision(expires_at=DEADLINE - timedelta(hours=5))
+    assert submission(a_job(), provision, None).decision.provision_resource_deadline == int(DEADLINE.timestamp())
 
 
 def test_without_a_runtime_the_choice_is_the_mds_own() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.errors import InvalidRequest
 from jobs.planner import JobRequest
+from jobs.validation import ACCEPTED
 
 _CLIENT_FIELDS = (
     "max_concurrency",
@@ -93,7 +94,7 @@ def job_request(data: Any) -> JobRequest:
 
 def job_extras(body: Body) -> dict[str, Any]:
     """What a job request says beyond a plain batch, as fields of `JobRequest`; raises `InvalidRequest`."""
-    resources = body.member("resource_request").only("replicas", "provider_config")
+    resources = body.member("resource_request").only("replicas", "provider_config", *ACCEPTED)
     return {
         "name": body.text("name"),
         "model_id": body.text("model_id"),
@@ -101,6 +102,7 @@ def job_extras(body: Body) -> dict[str, Any]:
         "template_version": body.text("model_template_version"),
         "replicas": resources.given("replicas", 0),
         "provider_config": resources.given("provider_config", {}),
+        **{kind: resources.given(kind, ()) for kind in ACCEPTED},
         "client": _client(body),
         "queue_timeout_seconds": body.get("queue_timeout_seconds"),
         "priority": body.given("priority", 0),

@@ -15,6 +15,7 @@ from jobs.errors import without_addresses
 from jobs.files import ReadableFile
 from jobs.models import InputFile, Job, JobEvent, OwnerQuota, Pool, Provision, Queue
 from jobs.statuses import FailureStage, JobStatus
+from jobs.validation import ACCEPTED
 
 # A job that found no capacity for days has thousands of events; its newest ones are shown.
 EVENTS_IN_LIST = 20
@@ -54,6 +55,7 @@ def _job_json(job: Job, waiting: planner.Waiting) -> dict[str, Any]:
         "attempt": job.attempt,
         "waitingReason": waiting.sentence,
         "waitingCode": waiting.code,
+        "waitingPools": [_pool_answer(answer) for answer in waiting.pools],
         "queuePosition": waiting.position,
         "hold": job.hold,
         "priority": job.priority,
@@ -183,6 +185,7 @@ def _job_objects(job: Job) -> dict[str, Any]:
         "usage": _usage(job.usage),
         "metadata": {key: as_text(value) for key, value in job.metadata.items()},
         "extraBody": {},
+        "accepts": {kind: job.accepts.get(kind, []) for kind in ACCEPTED},
         "errors": [
             {**error, "param": error["param"] or "", "line": str(error["line"] or 0)} for error in errors_of(job)
         ],
@@ -191,6 +194,15 @@ def _job_objects(job: Job) -> dict[str, Any]:
         "modelTemplateRef": template if job.template_name else None,
         "profile": None,
         "provision": None if job.provision is None else _job_provision(job.provision),
+    }
+
+
+def _pool_answer(answer: planner.PoolAnswer) -> dict[str, str]:
+    return {
+        "pool": answer.pool,
+        "code": answer.code,
+        "message": answer.sentence,
+        "retryAt": unix(answer.retry_at),
     }
 
 

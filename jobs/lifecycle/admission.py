@@ -77,6 +77,8 @@ def _row(pick: Pick, now: datetime) -> Row:
 def _provision(pick: Pick, deadline_at: datetime, now: datetime) -> Provision:
     job, pool = pick.job, pick.pool
     identity = uuid.uuid4()
+    has_limit = pick.holds_resources and pool.max_lifetime_seconds is not None
+    lifetime_ends_at = now + timedelta(seconds=pool.max_lifetime_seconds or 0) if has_limit else None
     return Provision(
         id=identity,
         job=job,
@@ -93,5 +95,7 @@ def _provision(pick: Pick, deadline_at: datetime, now: datetime) -> Provision:
         },
         requested_at=now,
         deadline_at=now + timedelta(seconds=pool.ready_timeout_seconds),
-        expires_at=deadline_at + timedelta(seconds=times().lease_margin),
+        lifetime_ends_at=lifetime_ends_at,
+        # we take it back before the provider does
+        expires_at=min(deadline_at, lifetime_ends_at or deadline_at) + timedelta(seconds=times().lease_margin),
     )

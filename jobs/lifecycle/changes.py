@@ -132,14 +132,20 @@ def _told_of_batch(job: Job, event: Event) -> Event:
 
 
 def back_to_pending(
-    job: Job, provision: Provision | None, now: datetime, event: Event, *, unasked: bool = False
+    job: Job,
+    provision: Provision | None,
+    now: datetime,
+    event: Event,
+    *,
+    unasked: bool = False,
+    retries: int = MAX_LOST_ATTEMPTS,
 ) -> Change:
     """Wait for another resource, at the old place in the queue.
 
-    `unasked` counts an attempt that somebody else ended; after `MAX_LOST_ATTEMPTS` of them the job fails.
+    `unasked` counts an attempt that somebody else ended; after more than `retries` of them the job fails.
     """
     lost = job.lost_attempts + unasked
-    if lost > MAX_LOST_ATTEMPTS:
+    if lost > retries:
         stage = FailureStage.BATCH if job.batch_id else FailureStage.PROVISION
         return end_job(JobStatus.FAILED, provision, now, reason=event.reason, message=event.message, stage=stage)
     columns: dict[str, Any] = {"lost_attempts": lost, **NO_ERROR}

@@ -248,6 +248,8 @@ def _recorded(finished: Sequence[Finished], taken: Taken, now: datetime) -> list
             continue
         rows[job.id] = row
         _record(row, f, now)
+        # whoever was refused may go elsewhere, at once
+        taken.is_moved |= row.job.status == JobStatus.PENDING
     return list(rows.values())
 
 

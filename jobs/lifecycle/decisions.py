@@ -19,10 +19,11 @@ from jobs.lifecycle.changes import (
     move_job,
     released,
 )
+from jobs.lifecycle.losses import resource_gone
 from jobs.lifecycle.steps import Call, CallKind, Change, Event, Step, Wait
 from jobs.models import Job, JobEvent, Provision
 from jobs.provisioners.base import ResourceState
-from jobs.statuses import PROVISION_LIVE, RUNNING, FailureStage, JobStatus, ProvisionStatus
+from jobs.statuses import RUNNING, FailureStage, JobStatus, ProvisionStatus
 
 
 def decide(job: Job, provision: Provision | None, now: datetime) -> Step:
@@ -83,8 +84,8 @@ def _pending(job: Job, provision: Provision | None, now: datetime) -> Step:
         if job.deadline_at <= now:
             return _expired(job, None, now)
         return Wait(job.deadline_at)
-    if job.queue_timeout_seconds is None or job.provisioning_at is not None:
-        return Wait(None)  # it is for the first admission
+    if job.queue_timeout_seconds is None:
+        return Wait(None)
     queue_end = job.accepted_at + timedelta(seconds=job.queue_timeout_seconds)
     if queue_end <= now:
         message = f"Not admitted within its queue timeout of {job.queue_timeout_seconds} s."
@@ -98,7 +99,7 @@ def _provisioning(job: Job, provision: Provision | None, now: datetime) -> Step:
         return end_job(JobStatus.CANCELLED, provision, now, reason="cancelled", message="Cancelled before submission.")
     if job.deadline_at is not None and job.deadline_at <= now:
         return _expired(job, provision, now)
-    gone = _resource_gone(job, provision)
+    gone = resource_gone(job, provision, now)
     if gone is not None:
         return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
     if provision.status != ProvisionStatus.REQUESTED and provision.observed_state == ResourceState.READY:
@@ -124,7 +125,7 @@ def _not_ready_in_time(job: Job, provision: Provision, now: datetime) -> Step:
     back = back_to_pending(job, provision, now, event)
     if provision.create_started_at is None:
         return back  # it was not even asked: that says nothing of the pool
-    return back.and_then(Change(pool_full_for=job.accelerator_type))
+    return back.and_then(Change(pool_full_for=job.accelerator_type, pool_full_code=event.reason))
 
 
 def _create(job: Job, provision: Provision, now: datetime) -> Step:
@@ -146,7 +147,7 @@ def _submitting(job: Job, provision: Provision | None, now: datetime) -> Step:
         return end_job(JobStatus.CANCELLED, provision, now, reason="cancelled", message="Cancelled before submission.")
     if job.deadline_at is not None and job.deadline_at <= now:
         return _expired(job, provision, now)
-    gone = _resource_gone(job, provision)
+    gone = resource_gone(job, provision, now)
     if gone is not None:
         return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
     if job.retry_at is not None and now < job.retry_at:
@@ -171,9 +172,9 @@ def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
     if job.cancel_requested_at is not None and job.status != JobStatus.CANCELLING:
         # what delayed the polls does not delay the stop
         return move_job(JobStatus.CANCELLING, now, Event("cancelling"), retry_at=None)
-    gone = _resource_gone(job, provision)
+    gone = resource_gone(job, provision, now)
     is_ready = provision is not None and provision.status == ProvisionStatus.READY
-    if is_ready and gone is not None and gone.source == JobEvent.Source.PROVIDER:
+    if is_ready and gone is not None and gone.source != JobEvent.Source.OPERATOR:
         return Change(provision={"status": ProvisionStatus.LOST, "lost_at": now}, events=(gone,))
     given_up = _given_up(job, provision, now)
     if given_up is not None:
@@ -205,7 +206,7 @@ def _must_stop(job: Job, provision: Provision | None, now: datetime) -> bool:
         return True
     if job.is_imported:
         return False  # it needs no resource of ours, and its deadline is between its client and the MDS
-    if _resource_gone(job, provision) is not None:
+    if resource_gone(job, provision, now) is not None:
         return True
     return job.deadline_at is not None and job.deadline_at + timedelta(seconds=times().deadline_grace) <= now
 
@@ -246,22 +247,6 @@ def poll_interval(job: Job) -> timedelta:
         age = (job.batch_seen_at - job.submitting_at).total_seconds()
     spread = 0.9 + 0.2 * (sum(job.id.encode()) % 64) / 64  # jobs submitted together drift apart
     return timedelta(seconds=spread * min(times().poll_max, max(times().poll_min, age / 2)))
-
-
-def _resource_gone(job: Job, provision: Provision | None) -> Event | None:
-    """Why the job has no resource any more, or None if it has, or its batch was given the room that was held for it."""
-    if provision is None:
-        return Event("resource_lost", "There is no provision.")
-    if provision.release_requested_at is not None and provision.release_requested_by:
-        message = f"{provision.release_requested_by} asked for the release of its resource."
-        return Event("resource_released", message, JobEvent.Source.OPERATOR, provision.release_requested_by)
-    if provision.hands_over and job.batch_id and provision.status in PROVISION_LIVE:
-        return None
-    if provision.status not in PROVISION_LIVE or provision.absence_confirmed_at is not None:
-        return Event("resource_lost", "The provider no longer has the resource.", JobEvent.Source.PROVIDER)
-    if provision.observed_state == ResourceState.FAILED:
-        return Event("resource_failed", provision.last_error, JobEvent.Source.PROVIDER)
-    return None
 
 
 def _expired(job: Job, provision: Provision | None, now: datetime) -> Change:

@@ -24,7 +24,7 @@ from jobs.lifecycle.scans import parse_job_id
 from jobs.lifecycle.steps import Event
 from jobs.lifecycle.writing import Row
 from jobs.models import Job, JobEvent
-from jobs.queueing import queue_class
+from jobs.placement import queue_class
 from jobs.statuses import RUNNING_ORDER, JobStatus
 from jobs.validation import check_window
 

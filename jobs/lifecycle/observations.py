@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,8 @@ from jobs.lifecycle.writing import update_rows
 from jobs.models import Job, Pool, Provision
 from jobs.provisioners.base import Resource, ResourceState
 from jobs.statuses import PROVISION_ENDED, TERMINAL, ProvisionStatus
+
+logger = logging.getLogger(__name__)
 
 # A requested one is still being created, a failed or lost one is about to be released.
 _WATCHED = (ProvisionStatus.PROVISIONING, ProvisionStatus.READY, ProvisionStatus.RELEASING)
@@ -104,6 +107,7 @@ def _record_failure(pool: Pool, error: UpstreamError, now: datetime) -> None:
     failures = pool.observe_failures + 1
     columns: dict[str, Any] = {"observe_error": str(error), "observe_failures": failures}
     if error.kind == UpstreamKind.INVALID_CREDENTIAL and pool.is_enabled:
+        logger.error("pool %s is disabled: %s", pool, error)
         columns |= disabled(str(error), now)
     _end(pool, now, pause=pause_after(error, failures, times().retry_max), **columns)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from jobs.batch_client import Batch
 from jobs.conf import times
-from jobs.errors import MAX_CODE_LENGTH, PUT_OFF, UpstreamError, UpstreamKind, without_addresses
+from jobs.errors import MAX_CODE_LENGTH, OVER_QUOTA, PUT_OFF, UpstreamError, UpstreamKind, without_addresses
 from jobs.lifecycle.changes import NO_ERROR, NOT_MISSED, back_to_pending, end_job, move_job, pause_after
+from jobs.lifecycle.losses import resource_gone
 from jobs.lifecycle.steps import CallKind, Change, Event
 from jobs.models import Job, JobEvent, Provision
 from jobs.provisioners.base import Resource, ResourceState
@@ -92,9 +93,11 @@ def _create_failed(job: Job, provision: Provision, error: UpstreamError, now: da
         )
         return failed.and_then(end)
     if error.kind == UpstreamKind.CAPACITY:
-        event = Event("no_capacity", str(error), PROVIDER, data={"pool_id": provision.pool_id})
+        code = OVER_QUOTA if error.code == OVER_QUOTA else error.kind.value
+        event = Event(f"no_{code}", str(error), PROVIDER, data={"pool_id": provision.pool_id})
         back = back_to_pending(job, provision, now, event)
-        return failed.and_then(back).and_then(Change(pool_full_for=job.accelerator_type))
+        full = Change(pool_full_for=job.accelerator_type, pool_full_code=code)
+        return failed.and_then(back).and_then(full)
     if error.kind == UpstreamKind.INVALID_CREDENTIAL:
         event = Event("pool_disabled", str(error), PROVIDER, data={"pool_id": provision.pool_id})
         back = back_to_pending(job, provision, now, event)
@@ -210,14 +213,12 @@ def _batch_ended(job: Job, provision: Provision | None, batch: Batch, now: datet
     if batch.status == "expired":
         message = "The batch ended at its deadline."
         return end_job(JobStatus.EXPIRED, provision, now, reason="deadline", message=message, source=MDS)
-    resource_lost = provision is not None and (
-        provision.status == ProvisionStatus.LOST or bool(provision.release_requested_by)
-    )
-    if job.cancel_requested_at is None and resource_lost:
-        event = Event("resource_lost", "Its batch was stopped; waiting for another resource.")
-        # one that broke may have been broken by the job itself
-        is_broken = provision is not None and provision.observed_state == ResourceState.FAILED
-        return back_to_pending(job, provision, now, event, unasked=is_broken)
+    gone = resource_gone(job, provision, now)
+    if provision is not None and gone is not None and job.cancel_requested_at is None:
+        is_lost = gone.source != JobEvent.Source.OPERATOR
+        message = f"{gone.message or 'It broke.'} Its batch is over."
+        event = replace(gone, message=message)
+        return back_to_pending(job, provision, now, event, unasked=is_lost, retries=provision.pool.loss_retries)
     if batch.status == "failed":
         code, message = _first_error(batch)
         return end_job(

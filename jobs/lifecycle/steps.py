@@ -30,6 +30,7 @@ class Change:
     events: tuple[Event, ...] = ()
     scan: bool = False  # the scan of the MDS's list should begin now
     pool_full_for: str | None = None  # the pool has no room for this accelerator type now
+    pool_full_code: str = ""  # what it said: capacity, quota or ready_timeout
     pool_disabled: str = ""  # nothing will work in this pool until an operator acts: why
     unwanted_batch: str = ""  # nobody follows this batch any more: the scan is to stop it
 
@@ -41,6 +42,7 @@ class Change:
             events=self.events + other.events,
             scan=self.scan or other.scan,
             pool_full_for=other.pool_full_for if other.pool_full_for is not None else self.pool_full_for,
+            pool_full_code=other.pool_full_code or self.pool_full_code,
             pool_disabled=other.pool_disabled or self.pool_disabled,
             unwanted_batch=other.unwanted_batch or self.unwanted_batch,
         )

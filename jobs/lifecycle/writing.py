@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from jobs.lifecycle.changes import disabled
 from jobs.lifecycle.steps import Change, Event
 from jobs.models import BatchScan, Job, JobEvent, Pool, Provision
 from jobs.statuses import JOB_TRANSITIONS, PROVISION_TRANSITIONS, JobStatus, ProvisionStatus
+
+logger = logging.getLogger(__name__)
 
 _EVENT_COLUMNS = [field.attname for field in JobEvent._meta.concrete_fields if not field.primary_key]
 _ADD_EVENTS = f"""
@@ -157,15 +160,16 @@ def _write_pools(rows: Sequence[Row], now: datetime) -> None:
         columns = set()
         for change in told[pool.pk]:
             if change.pool_disabled and pool.is_enabled:
+                logger.error("pool %s is disabled: %s", pool, change.pool_disabled)
                 for name, value in disabled(change.pool_disabled, now).items():
                     setattr(pool, name, value)
                     columns.add(name)
-            if change.pool_full_for is not None and _is_full(pool, change.pool_full_for, now):
+            if change.pool_full_for is not None and _is_full(pool, change.pool_full_for, change.pool_full_code, now):
                 columns.add("capacity_retry_at")
         pool.save(update_fields=columns)
 
 
-def _is_full(pool: Pool, accelerator_type: str, now: datetime) -> bool:
+def _is_full(pool: Pool, accelerator_type: str, code: str, now: datetime) -> bool:
     """Do not offer the pool for this type for a while, twice as long each time it says so again. True if changed."""
     last = pool.capacity_retry_at.get(accelerator_type)
     if last is not None and float(last["at"]) > now.timestamp():
@@ -173,7 +177,7 @@ def _is_full(pool: Pool, accelerator_type: str, now: datetime) -> bool:
     delay = times().capacity_retry_min
     if last is not None and now.timestamp() < float(last["at"]) + times().capacity_retry_max:
         delay = min(times().capacity_retry_max, 2 * float(last["delay"]))
-    pool.capacity_retry_at[accelerator_type] = {"at": now.timestamp() + delay, "delay": delay}
+    pool.capacity_retry_at[accelerator_type] = {"at": now.timestamp() + delay, "delay": delay, "code": code}
     return True
 
 

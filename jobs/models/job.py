@@ -49,6 +49,11 @@ class Job(models.Model):
     accelerator_type = models.CharField(max_length=64, blank=True)
     accelerator_count = models.PositiveIntegerField(default=0, help_text="Per replica, from the template.")
     provider_config = models.JSONField(default=dict, blank=True)
+    accepts = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="Names of the providers, pools and regions it may run at; what is not there may be any.",
+    )
     queue_timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - NULLs are distinct in the unique constraint
     request_digest = models.CharField(max_length=64, blank=True, help_text="Tells a repeat from a re-used key.")

@@ -7,8 +7,10 @@ from typing import ClassVar
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Coalesce, Now
 
+from jobs.conf import MAX_LOST_ATTEMPTS
 from jobs.statuses import PROVISION_ENDED, PROVISION_LIVE, ProvisionStatus
 
 
@@ -21,6 +23,9 @@ class Pool(models.Model):
         default=dict, blank=True, help_text="Provider options; credentials only as names of variables or files."
     )
     accelerator_types = models.JSONField(default=list, blank=True, help_text="Types offered; empty means any.")
+    region = models.CharField(
+        max_length=128, blank=True, help_text="Where its resources are, for jobs that accept only some regions."
+    )
     max_live = models.PositiveIntegerField(default=10, help_text="Provisions not yet released.")
     max_provisioning = models.PositiveIntegerField(default=10, help_text="Provisions not yet ready.")
     max_live_accelerators = models.PositiveIntegerField(
@@ -30,6 +35,13 @@ class Pool(models.Model):
         null=True, blank=True, help_text="Accelerators not yet ready; empty is no limit."
     )
     ready_timeout_seconds = models.PositiveIntegerField(default=900)
+    max_lifetime_seconds = models.PositiveIntegerField(
+        null=True, blank=True, help_text="A resource older than that counts as lost; empty is no limit."
+    )
+    loss_retries = models.PositiveSmallIntegerField(
+        default=MAX_LOST_ATTEMPTS,
+        help_text="How often a job whose resource is lost here while its batch runs is provisioned again.",
+    )
     absence_confirm_seconds = models.FloatField(
         default=10, help_text="Two listings this far apart must miss a resource before it counts as gone."
     )
@@ -57,6 +69,14 @@ class Pool(models.Model):
     )
 
     class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(max_lifetime_seconds__isnull=True)
+                | Q(max_lifetime_seconds__gt=models.F("ready_timeout_seconds")),
+                name="pool_lifetime_outlasts_ready_timeout",
+                violation_error_message="The maximum lifetime must be longer than the ready timeout.",
+            ),
+        ]
         ordering: ClassVar = ["-priority", "name"]
         permissions: ClassVar = [
             ("hold_pool", "Can hold and resume pools"),
@@ -87,6 +107,11 @@ class Provision(models.Model):
     attempt = models.PositiveIntegerField(help_text="The job's attempt it was reserved for.")
     name = models.CharField(max_length=63, unique=True, help_text="Its name at the provider; the intent to create.")
     spec = models.JSONField(default=dict, help_text="What is asked of the provider, frozen at admission.")
+    accelerator_type = models.GeneratedField(
+        expression=KeyTextTransform("accelerator_type", "spec"),
+        output_field=models.CharField(max_length=64, null=True),
+        db_persist=True,
+    )
     status = models.CharField(
         max_length=16, choices=ProvisionStatus.choices, default=ProvisionStatus.REQUESTED, editable=False
     )
@@ -125,6 +150,9 @@ class Provision(models.Model):
     released_at = models.DateTimeField(null=True, blank=True)
     written_off_at = models.DateTimeField(null=True, blank=True)
     deadline_at = models.DateTimeField(help_text="Not ready by then is a failure.")
+    lifetime_ends_at = models.DateTimeField(
+        null=True, blank=True, help_text="Counts as lost from then on; empty: its pool had no such limit."
+    )
     expires_at = models.DateTimeField(help_text="What the provider is told: it may end the resource by itself then.")
     last_error_code = models.CharField(max_length=64, blank=True)
     last_error = models.TextField(blank=True)
@@ -185,6 +213,12 @@ class Provision(models.Model):
                 fields=["-requested_at", "-id"],
                 name="provision_written_off",
                 condition=Q(status=ProvisionStatus.WRITTEN_OFF.value),
+            ),
+            # who was ready last, and after how long
+            models.Index(
+                fields=["pool", "accelerator_type", "-ready_at"],
+                name="provision_ready",
+                condition=Q(ready_at__isnull=False),
             ),
         ]
         permissions: ClassVar = [

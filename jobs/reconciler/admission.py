@@ -13,6 +13,7 @@ from jobs.errors import UpstreamError, is_lock_timeout
 from jobs.lifecycle.admission import Pick, admit
 from jobs.lifecycle.claims import Bulkhead, Taken, database_now
 from jobs.models import Pool
+from jobs.placement import Wanted, wanted_by
 from jobs.reconciler.calls import provisioner_of
 
 _MOST_AT_ONCE = 200
@@ -52,21 +53,22 @@ def _picks(now: datetime) -> list[Pick]:
     for job_id, pool in chosen.items():
         job = locked.get(job_id)
         if job is not None:
-            longest = max(p.pool.ready_timeout_seconds for p in rooms.pools if p.has_type(job.accelerator_type))
+            longest = max(each.pool.ready_timeout_seconds for each in rooms.suited(wanted_by(job)))
             picks.append(Pick(job, pool, *_manner(pool), longest))
     return picks
 
 
 def _chosen(rooms: limits.Rooms, now: datetime) -> dict[str, Pool]:
     """Ids of jobs with the pools they go to, in the order of the queue, as far as there is room."""
-    merged = queueing.Merged(queueing.policy(), _open_queues(rooms, now))
+    queues = _open_queues(rooms, now)
+    merged = queueing.Merged(queueing.policy(), queues)
     chosen: dict[str, Pool] = {}
     skipped = 0
     for queued in merged:
         queue, size = queued.queue, queued.accelerators
-        kind = queueing.accelerator_of(queue.queue_class)
+        suited = rooms.suited(queues[queue])
         owner = rooms.of_owner(queue.owner_id)
-        if not (owner.could_ever_fit(size) and any(pool.could_ever_take(kind, size) for pool in rooms.pools)):
+        if not (owner.could_ever_fit(size) and any(pool.room.could_ever_fit(size) for pool in suited)):
             # it waits for somebody to change a limit, and holds up nobody meanwhile
             skipped += 1
             if skipped == _MOST_SKIPPED:
@@ -77,12 +79,12 @@ def _chosen(rooms: limits.Rooms, now: datetime) -> dict[str, Pool]:
                 [queue] if owner.jobs >= 1 else [each for each in merged.queues() if each.owner_id == queue.owner_id]
             )
             continue
-        offering = [pool for pool in rooms.pools if pool.offers(kind, now)]
+        offering = [pool for pool in suited if pool.offers(queues[queue].accelerator_type, now)]
         best = next((pool for pool in offering if pool.room.fits(size)), None)
         if best is None:
             # nobody behind it passes it by in the pools it waits for, or a large job would wait for ever
             for pool in offering:
-                if pool.could_ever_take(kind, size):
+                if pool.room.could_ever_fit(size):
                     pool.room.close()
             merged.drop(each for each in merged.queues() if each.queue_class == queue.queue_class)
             continue
@@ -95,16 +97,16 @@ def _chosen(rooms: limits.Rooms, now: datetime) -> dict[str, Pool]:
     return chosen
 
 
-def _open_queues(rooms: limits.Rooms, now: datetime) -> list[queueing.QueueName]:
+def _open_queues(rooms: limits.Rooms, now: datetime) -> dict[queueing.QueueName, Wanted]:
     """Those whose owner and whose pools have any room at all: the jobs of the others are not read."""
     pools = [pool for pool in rooms.pools if pool.room.jobs >= 1]
 
-    def is_open(queue: queueing.QueueName) -> bool:
-        kind = queueing.accelerator_of(queue.queue_class)
+    def is_open(queue: queueing.QueueName, wanted: Wanted) -> bool:
         is_free = rooms.of_owner(queue.owner_id).jobs >= 1 and rooms.hold_on(queue.owner_id) is None
-        return is_free and any(pool.offers(kind, now) for pool in pools)
+        kind = wanted.accelerator_type
+        return is_free and any(wanted.suits(pool.pool) and pool.offers(kind, now) for pool in pools)
 
-    return [queue for queue in queueing.waiting_queues() if is_open(queue)]
+    return {queue: wanted for queue, wanted in queueing.waiting_queues().items() if is_open(queue, wanted)}
 
 
 def _manner(pool: Pool) -> tuple[bool, bool]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 
 from jobs.batch_client import PlannerDecision, Submission
-from jobs.conf import times
 from jobs.lifecycle.scans import external_job_id
 from jobs.models import Job, Provision
 from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime
@@ -52,7 +50,7 @@ def submission(job: Job, provision: Provision, runtime: Runtime | None) -> Submi
         job_id=external_job_id(job),
         model=job.model,
         provision_id=str(provision.id),
-        provision_resource_deadline=int((provision.expires_at - timedelta(seconds=times().lease_margin)).timestamp()),
+        provision_resource_deadline=int(job.deadline_at.timestamp()) if job.deadline_at else 0,
         accelerator_type=provision.spec["accelerator_type"],
         replicas=provision.spec["replicas"],
         endpoint_cluster=provision.region,

@@ -31,7 +31,14 @@ from jobs.schema.shapes import (
     text,
 )
 from jobs.statuses import FailureStage, JobStatus, ProvisionStatus
-from jobs.validation import MAX_METADATA_PAIRS, MAX_METADATA_VALUE_LENGTH, MAX_NAME_LENGTH
+from jobs.validation import (
+    ACCEPTED,
+    MAX_METADATA_PAIRS,
+    MAX_METADATA_VALUE_LENGTH,
+    MAX_NAME_LENGTH,
+    MAX_NAMES,
+    MAX_PLACE_LENGTH,
+)
 
 JOB_ID = "job_0b9c6c2e-6a3b-4d7c-9d3e-2a4f6e8b1c5d"
 FILE_ID = "5f0c8b8e-1f7e-4f0a-8a55-3d7f7c0c9b21"
@@ -76,6 +83,12 @@ _EVENT: dict[str, Any] = {
     "at": "1777863790",
     "message": "",
 }
+_POOL_ANSWER = {
+    "pool": "west",
+    "code": "capacity",
+    "message": "pool west has none left, asked again at 2026-05-04 03:02:31 UTC",
+    "retryAt": "1777863751",
+}
 _ERROR = {"code": "incomplete_output", "message": "one line is missing", "param": "", "line": "0"}
 _OF_JOB: dict[str, Any] = {
     "requestCounts": {"total": 3, "completed": 1, "failed": 0},
@@ -112,6 +125,7 @@ _JOB: dict[str, Any] = {
     "attempt": 1,
     "waitingReason": "The batch runs.",
     "waitingCode": "running",
+    "waitingPools": [],
     "queuePosition": "",
     "hold": False,
     "priority": 0,
@@ -132,6 +146,7 @@ _JOB: dict[str, Any] = {
     **_OF_JOB,
     "metadata": {"team": "search"},
     "extraBody": {},
+    "accepts": {"providers": [], "pools": [], "regions": ["us-west"]},
     "errors": [],
     "profile": None,
     "events": [_EVENT],
@@ -178,6 +193,10 @@ def _jobs() -> dict[str, Schema]:
         status=status,
         failureStage=one_of(("", *FailureStage.values)),
         waitingCode=text("Why it is where it is, for programs; empty when it is over."),
+        waitingPools=array(exactly(_POOL_ANSWER, code=text("too_large, full, capacity, quota, ready_timeout or held.")))
+        | {"description": "Where no pool takes it: each one's answer."},
+        accepts=exactly(_JOB["accepts"], **{kind: array(text()) for kind in ACCEPTED})
+        | {"description": "Where it may run, by name; none: anywhere."},
         queuePosition=text('"1" is next; "" in lists and where there is no place to tell.'),
         metadata=TEXTS,
         extraBody=TEXTS,
@@ -213,11 +232,14 @@ def _jobs() -> dict[str, Schema]:
                 "properties": {
                     "replicas": integer(0, conf.MAX_REPLICAS, "0 reads as 1."),
                     "provider_config": ANY_OBJECT,
+                    **{kind: _accepted(kind) for kind in ACCEPTED},
                 },
             },
             client=_client(),
             queue_timeout_seconds=integer(
-                1, conf.MAX_WINDOW_SECONDS, "Expire if not admitted by then; never if absent."
+                1,
+                conf.MAX_WINDOW_SECONDS,
+                "Expire if it waits in the queue then, with nothing submitted; never if absent.",
             ),
             priority=integer(0, conf.MAX_PRIORITY, "More than 0 is for operators."),
         ),
@@ -341,6 +363,11 @@ def _reason() -> Schema:
 
 def _metadata_value() -> Schema:
     return text(maxLength=MAX_METADATA_VALUE_LENGTH)
+
+
+def _accepted(kind: str) -> Schema:
+    names = array(text(minLength=1, maxLength=MAX_PLACE_LENGTH))
+    return names | {"maxItems": MAX_NAMES, "description": f"The {kind} it may run at; any if empty or absent."}
 
 
 def _client() -> Schema:

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from jobs.errors import is_lock_timeout
 from jobs.models import Job, JobEvent, Pool, Provision
-from jobs.queueing import queue_class
+from jobs.placement import queue_class
 from jobs.statuses import JobStatus, ProvisionStatus
 from planner_site import demo_data
 from planner_site.seed.lives import CANCEL, MOST_AT_WORK, REQUESTS, Life, life_of
