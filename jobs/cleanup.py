@@ -22,7 +22,8 @@ from jobs.errors import is_timeout
 from jobs.models import BatchScan, Job, QueueMessage, Worker
 from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus
 
-# A worker that was stopped in the middle of a call may come back and ask for its job: nobody stands still for longer.
+# A worker that was stopped in the middle of a call may come back and ask for its job. Should it be gone by then, what
+# the call has made is an orphan, and the sweep's affair.
 LEAST_AGE = timedelta(hours=1)
 DEAD_AFTER = timedelta(days=1)  # a message that nobody has taken, a process that has not beaten
 BATCH_SIZE = 200

@@ -36,7 +36,7 @@ from jobs.catalogue_changes import (
     delete_model,
     delete_template,
 )
-from jobs.errors import Conflict, Forbidden, InvalidRequest, QueueFull
+from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound, QueueFull
 from jobs.holds import (
     PRIORITISE_JOB,
     checked_reason,
@@ -184,7 +184,7 @@ def retry(user: User, job_id: str, *, reason: str = "") -> Job:
         if not user.has_perm(SUBMIT_JOB if old.owner_id == user.pk else RETRY_ANY_JOB):
             raise Forbidden("only the job owner or an operator can retry this job")
         # Locked, so that of two who press at once the second sees the first one's job.
-        old = Job.objects.select_for_update(no_key=True).get(pk=old.pk)
+        old = _locked(old.pk)
         if not old.is_terminal:
             raise Conflict(f"job is still {old.shown_status}")
         if other := Job.objects.filter(retry_of=old.pk, status__in=sorted(LIVE)).first():
@@ -204,6 +204,14 @@ def retry(user: User, job_id: str, *, reason: str = "") -> Job:
         record(old, old.event_count + 1, "retried", user, source=source, **told)
         wakeup.send_hint()
         return get_job(user, job.pk)
+
+
+def _locked(job_id: str) -> Job:
+    """The job, which nobody changes before the caller's transaction ends; `NotFound` if a cleanup was just faster."""
+    job = Job.objects.select_for_update(no_key=True).filter(pk=job_id).first()
+    if job is None:
+        raise NotFound(f'job "{job_id}" not found')
+    return job
 
 
 def cancel(user: User, job_id: str, *, reason: str = "") -> Job:
@@ -241,7 +249,7 @@ def release(user: User, provision_id: str, *, reason: str = "") -> Provision:
         if not user.has_perm(RELEASE_PROVISION):
             raise Forbidden("you may not release provisions")
         # Job first, then provision: the engine's order. With both locked, what is read below stays true.
-        job = Job.objects.select_for_update(no_key=True).get(pk=provision.job_id)
+        job = _locked(provision.job_id)
         provision = Provision.objects.select_for_update(no_key=True).get(pk=provision.pk)
         if provision.status in PROVISION_ENDED:
             raise Conflict(f"provision is already {ProvisionStatus(provision.status).label.lower()}")

@@ -13,6 +13,7 @@ import pytest
 import requests
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.test import Client
 from django.utils import timezone
 
 from jobs import planner
@@ -308,3 +309,17 @@ def test_its_owner_sees_it_like_any_other_job(fake_mds: FakeMds, owner: User) ->
     (shown,) = ApiClient(owner).get("/jobs").json()["jobs"]
     assert (shown["id"], shown["status"], shown["name"]) == (Job.objects.get().id, "completed", "nightly")
     assert abs(timezone.now() - Job.objects.get().accepted_at) < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("status", ["in_progress", "failed"])
+def test_every_page_shows_it(status: str, fake_mds: FakeMds, owner: User) -> None:
+    submit(fake_mds, status)
+    backfill()
+    job_id = Job.objects.get().id
+    pages = {owner: f"/jobs/{job_id}", make_user("operator"): f"/admin/jobs/job/{job_id}/change/"}
+    for user, path in pages.items():
+        client = Client()
+        client.force_login(user)
+        page = client.get(path)
+        assert (page.status_code, job_id in page.content.decode()) == (200, True)
+    assert ApiClient(owner).get(f"/jobs/{job_id}").json()["status"] == Job.objects.get().status

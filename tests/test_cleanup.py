@@ -14,15 +14,17 @@ from django.db import connection, transaction
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from jobs import cleanup, tasks
+from jobs import cleanup, planner, tasks
 from jobs.cleanup import HELD, UNWANTED, Place, Policy, remove_jobs
+from jobs.errors import NotFound
 from jobs.lifecycle.due import lock_jobs
 from jobs.models import BatchScan, Job, JobEvent, Provision, QueueMessage, Worker
 from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus, ProvisionStatus
 from tests.edge import Mishap
 from tests.edge import Worker as Process
 from tests.engine import locked
-from tests.factories import make_job, make_pool, make_provision
+from tests.factories import make_job, make_pool, make_provision, make_user
+from tests.races import both_orders
 from tests.threads import at_once, elsewhere, stopped
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -175,6 +177,20 @@ def test_a_worker_passes_over_a_job_that_is_just_being_deleted() -> None:
         assert elsewhere(taken).result(10) == {}
         held.result()
     assert not Job.objects.filter(pk=job.pk).exists()
+
+
+@pytest.mark.parametrize("wish", ["retry", "release"])
+def test_a_wish_that_meets_the_end_of_its_job_is_told_that_there_is_none(wish: str) -> None:
+    job = old_job()
+    provision, operator = released(job), make_user("operator")
+
+    def ask() -> Any:
+        return planner.retry(operator, job.pk) if wish == "retry" else planner.release(operator, str(provision.pk))
+
+    policy = Policy(timedelta(days=30), statuses=[JobStatus.COMPLETED])
+    gone, answer = both_orders(lambda: list(remove_jobs(policy)), ask)
+    assert sum(page.jobs.total() for page in gone) == 1
+    assert isinstance(answer, NotFound)
 
 
 def test_a_page_that_takes_too_long_is_tried_again_at_half_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
