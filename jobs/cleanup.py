@@ -26,7 +26,7 @@ from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus
 # the call has made is an orphan, and the sweep's affair.
 LEAST_AGE = timedelta(hours=1)
 DEAD_AFTER = timedelta(days=1)  # a message that nobody has taken, a process that has not beaten
-BATCH_SIZE = 200
+BATCH_SIZE = 100
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 HELD = "its resource is not released"
 UNWANTED = "its batch is still to be stopped"

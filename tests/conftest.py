@@ -157,13 +157,17 @@ def fake_mds(settings: Any) -> Iterator[FakeMds]:
 
 
 @pytest.fixture
-def here(mds: str, simulated_server: SimulatedServer, settings: Any) -> Planner:
+def patience(settings: Any) -> None:
+    """Calls may take what a busy machine needs: for some a thirtieth of their time is too short."""
+    longer = {"call_timeout": 3, "connect_timeout": 1, "create_batch_timeout": 4, "lease": 9}
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, **longer}
+
+
+@pytest.fixture
+def here(mds: str, simulated_server: SimulatedServer, settings: Any, patience: None) -> Planner:
     """An installation of its own on the real MDS, with a provider of its own."""
     settings.PLANNER_MDS_URL = mds
     settings.PLANNER_INSTALLATION = f"test-{uuid.uuid4().hex[:8]}"
-    # the real MDS on a busy machine needs more than a thirtieth of its time
-    patience = {"call_timeout": 3, "connect_timeout": 1, "create_batch_timeout": 4, "lease": 9}
-    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, **patience}
     return Planner(mds, simulated_server)
 
 

@@ -32,7 +32,7 @@ from tests.engine import passes_until
 from tests.factories import make_job, make_user
 from tests.threads import at_once
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("patience")]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.engine import releasing, simulated_pool
 from tests.factories import make_pool
 from tests.threads import at_once
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("patience")]
 
 Found = dict[str, dict[str, str]]
 

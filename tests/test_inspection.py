@@ -27,7 +27,7 @@ from tests.factories import jobs_everywhere, make_job
 from tests.invariants import row_versions
 from tests.threads import at_once
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("patience")]
 
 
 def inspected(job: Job | str, *flags: str) -> dict[str, Any]:

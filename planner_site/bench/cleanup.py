@@ -26,7 +26,7 @@ from planner_site.local import CHECKOUT, LocalError, LocalPlanner, say
 JOBS = 100_000  # to be deleted
 SHARE_OVER = 0.88  # of the seeded jobs, at least
 CLIENTS, PACE_SECONDS = 4, 0.2  # each makes a request so often
-BEFORE_SECONDS = 40.0
+ALONE_SECONDS = 40.0  # before and after: what differs between those two is the machine's
 WARM_UP_SECONDS = 10.0
 WORKERS = "2"
 _ENOUGH = 1_000_000
@@ -111,19 +111,23 @@ def _beside_cleanup(load: _Load, scale: float) -> Figure:
     time.sleep(max(1.0, WARM_UP_SECONDS * scale))
     say("The API by itself ...")
     began = time.monotonic()
-    time.sleep(max(1.0, BEFORE_SECONDS * scale))
+    time.sleep(max(1.0, ALONE_SECONDS * scale))
     say("The API beside the cleanup ...")
     begun = time.monotonic()
     command = [sys.executable, "manage.py", "cleanup_jobs", "--older-than", "1h", "--keep-failed", "1h", "--json"]
     done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command line
     if done.returncode:
         raise LocalError("cleanup_jobs failed; what it said is above.")
-    before, beside = load.between(began, begun), load.between(begun, time.monotonic())
+    ended = time.monotonic()
+    say("The API by itself once more ...")
+    time.sleep(max(1.0, ALONE_SECONDS * scale))
+    before, beside = load.between(began, begun), load.between(begun, ended)
     told = json.loads(done.stdout)
     jobs = sum(told["jobs"].values())
     detail = {
         "before": _spread(before),
         "beside": _spread(beside),
+        "after": _spread(load.between(ended, time.monotonic())),
         "deleted": f"{jobs:,} jobs, {told['events']:,} events, {told['provisions']:,} provisions",
         "seconds": told["seconds"],
         "jobs/s": round(jobs / max(told["seconds"], 0.1)),
