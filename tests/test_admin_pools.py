@@ -40,6 +40,7 @@ def pool_form(pool: Pool, **changes: Any) -> dict[str, Any]:
         "max_live": pool.max_live,
         "max_provisioning": pool.max_provisioning,
         "ready_timeout_seconds": pool.ready_timeout_seconds,
+        "loss_retries": pool.loss_retries,
         "observe_interval_seconds": pool.observe_interval_seconds,
         "absence_confirm_seconds": pool.absence_confirm_seconds,
         "disabled_reason": pool.disabled_reason,
@@ -161,13 +162,14 @@ def test_a_pool_that_holds_something_is_not_deleted_and_says_why() -> None:
 def test_a_pool_shows_what_it_holds_and_how_long_readiness_really_took() -> None:
     pool = make_pool(max_live=9, max_provisioning=8)
     at = timezone.now() - timedelta(hours=1)
-    for seconds in (10, 20, 30):
+    for seconds in (10, 15, 20, 25, 30):
         make_provision(pool=pool, status="releasing", requested_at=at, ready_at=at + timedelta(seconds=seconds))
     make_provision(pool=pool)
     make_provision(pool=pool, status="released")
     client = operator_client()
     listed = words(client.get(url(Pool)))
-    assert "4 / 9" in listed
+    assert "6 / 9" in listed
     assert "1 / 8" in listed
     page = words(client.get(url(Pool, "change", pool.pk)))
-    assert "p50 20.0 s, p95 29.0 s, max 30.0 s (newest 3)" in page
+    assert "H100: p50 20.0 s, p95 29.0 s, max 30.0 s, of 5 in the last 30 days" in page
+    assert "suggested timeout: 60 s" in page

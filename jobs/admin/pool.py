@@ -13,9 +13,10 @@ from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from jobs import figures, planner
+from jobs import calibration, figures, planner
 from jobs.admin.queue import LIMITS, held
 from jobs.admin.rows import NONE, label, logged_in, moment
 from jobs.admin.steering import SteeredAdmin, Steering
@@ -40,10 +41,13 @@ EDITABLE = (
     "priority",
     "price_per_hour",
     "accelerator_types",
+    "region",
     "options",
     "max_live",
     "max_provisioning",
     "ready_timeout_seconds",
+    "max_lifetime_seconds",
+    "loss_retries",
     "observe_interval_seconds",
     "absence_confirm_seconds",
 )
@@ -98,6 +102,13 @@ class PoolForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' generic 
         return types
 
 
+def _measured(found: calibration.Measured) -> str:
+    kind = f"{found.accelerator_type}: " if found.accelerator_type else ""
+    spans = f"p50 {found.p50:.1f} s, p95 {found.p95:.1f} s, max {found.longest:.1f} s, " if found.ready else ""
+    late = f", {found.late} not in time" if found.late else ""
+    return f"{kind}{spans}of {found.ready}{late} in the last {calibration.WINDOW.days} days"
+
+
 def _refresh_outcome(pool: Pool) -> str:
     if pool.observe_at is None and pool.observe_lease_expires_at is None:
         return "Nothing: nothing is held there."
@@ -149,8 +160,11 @@ class PoolAdmin(SteeredAdmin):
     fieldsets = (
         (None, {"fields": ("name", "provider", "priority", "price_per_hour")}),
         ("Hold", {"fields": ("is_enabled", "disabled_reason", "held_since")}),
-        ("Offer", {"fields": ("accelerator_types", "options")}),
-        ("Limits", {"fields": (*LIMITS, "ready_timeout_seconds", "time_to_ready")}),
+        ("Offer", {"fields": ("accelerator_types", "region", "options")}),
+        (
+            "Limits",
+            {"fields": (*LIMITS, "ready_timeout_seconds", "time_to_ready", "max_lifetime_seconds", "loss_retries")},
+        ),
         ("Observation", {"fields": ("observe_interval_seconds", "absence_confirm_seconds", "observed")}),
         ("Control", {"classes": ("collapse",), "fields": CONTROL}),
     )
@@ -236,7 +250,8 @@ class PoolAdmin(SteeredAdmin):
     @admin.display(description="measured time to ready")
     def time_to_ready(self, pool: Pool) -> str:
         """What the ready timeout should be set by (R7)."""
-        ready = figures.spread(figures.pool_times([pool])[pool.pk].request_to_ready)
-        if ready is None:
-            return NONE
-        return f"p50 {ready.p50:.1f} s, p95 {ready.p95:.1f} s, max {ready.longest:.1f} s (newest {len(ready.seconds)})"
+        found = calibration.measured(pool)
+        lines = [_measured(each) for each in found]
+        suggested = calibration.suggested_timeout(pool, found)
+        lines.append(f"suggested timeout: {suggested} s" if suggested else "")
+        return format_html_join("", "<div>{}</div>", [(line,) for line in lines if line]) or NONE
