@@ -362,6 +362,7 @@ def test_room_that_is_gone_before_a_batch_was_given_it_is_a_loss(news: dict[str,
     job, provision = a_job(status="submitting"), a_provision(status="ready", hands_over=True, **news)
     step, row = settled(job, provision)
     assert (step, row.job.status, provision.status) == (Wait(None), "pending", "releasing")
+    assert (row.job.lost_attempts, row.events[0].reason) == (0, "resource_lost"), "no job breaks it"
 
 
 def test_a_resource_within_its_lifetime_is_kept() -> None:

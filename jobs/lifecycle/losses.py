@@ -22,7 +22,9 @@ def resource_gone(job: Job, provision: Provision | None, now: datetime) -> Event
     if provision.hands_over and job.batch_id and provision.status in PROVISION_LIVE:
         return None
     if provision.observed_state == ResourceState.FAILED:
-        return Event("resource_failed", provision.last_error, JobEvent.Source.PROVIDER)
+        # room is taken by others; anything else may have been broken by the job itself
+        reason = "resource_lost" if provision.hands_over else "resource_failed"
+        return Event(reason, provision.last_error, JobEvent.Source.PROVIDER)
     if provision.status not in PROVISION_LIVE or provision.absence_confirmed_at is not None:
         return Event("resource_lost", "The provider no longer has the resource.", JobEvent.Source.PROVIDER)
     return None

@@ -14,7 +14,7 @@ from kubernetes.client import CoreV1Api, SchedulingV1Api
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from jobs.errors import UpstreamError, UpstreamKind
+from jobs.errors import OVER_QUOTA, UpstreamError, UpstreamKind
 from jobs.provisioners.kubernetes_pods import UPSTREAM
 from jobs.transport import Answer, is_loopback, read_in_time, retry_after_seconds, too_late, unanswered, unreadable
 
@@ -164,7 +164,7 @@ def _refused(answer: Answer, body: Any, *, creates: bool) -> UpstreamError:
     broken = UpstreamKind.AMBIGUOUS if creates else UpstreamKind.TRANSIENT
     kind, code = _KINDS.get(status, broken), reason
     if status == 403 and "exceeded quota" in message:
-        kind, code = UpstreamKind.CAPACITY, "quota"
+        kind, code = UpstreamKind.CAPACITY, OVER_QUOTA
     elif status == 403 and _LIMIT_RANGE.search(message):
         kind = UpstreamKind.PERMANENT
     elif status == 404 and reason == "NotFound":  # any other is not the API server's word
