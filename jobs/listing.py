@@ -61,7 +61,7 @@ def find_jobs(user: User, wanted: JobFilter) -> QuerySet[Job]:
     """The jobs this user may see and asks for, in no order yet; `InvalidRequest` for a provider that there is not."""
     jobs = visible_jobs(user).filter(wanted.shown)
     if wanted.search:
-        jobs = jobs.filter(_begins_with(wanted.search))
+        jobs = jobs.filter(begins_with(wanted.search))
     if wanted.created_by:
         # keys, not a join: with them the database knows how many rows to expect
         owners = User.objects.filter(Q(email=wanted.created_by) | Q(username=wanted.created_by))
@@ -77,7 +77,8 @@ def find_jobs(user: User, wanted: JobFilter) -> QuerySet[Job]:
     return jobs
 
 
-def _begins_with(text: str) -> Q:
+def begins_with(text: str) -> Q:
+    """Jobs whose name, id or model begins with it, in any case."""
     job_id = ID_PREFIX + text.lower().removeprefix(ID_PREFIX)
     return Q(name__istartswith=text) | Q(pk__startswith=job_id) | Q(model__istartswith=text)
 

@@ -55,7 +55,7 @@ from jobs.holds import (
 )
 from jobs.interventions import refresh_job, refresh_pool, write_off
 from jobs.limits import the_queue
-from jobs.listing import JobFilter, find_jobs, job_filter
+from jobs.listing import JobFilter, begins_with, find_jobs, job_filter
 from jobs.models import InputFile, Job, JobEvent, Pool, Provision
 from jobs.placement import Wanted, queue_class
 from jobs.statuses import LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
@@ -68,6 +68,7 @@ __all__ = [
     "PoolAnswer",
     "Waiting",
     "announce_change",
+    "begins_with",
     "can_cancel",
     "cancel",
     "change_model",

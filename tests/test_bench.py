@@ -13,7 +13,7 @@ FIGURES = {
     "pipeline": {"pipeline_vs_queue", "pipeline_vs_limit"},
     "latency": {"idle_latency_p50_ms", "idle_latency_p99_ms", "idle_latency_mds_p50_ms", "ready_to_submit_p95_ms"},
     "mds": {"mds_submit_ratio"},
-    "size": {"size_ratio_max"},
+    "size": {"size_ratio_max", "size_queries_max"},
     "waiting": {"waiting_cpu_share"},
     "memory": {"host_pss_mb", "host_pss_growth"},
     "accept": {"accept_ratio"},

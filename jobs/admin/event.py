@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.db.models import Q
 from django.utils.safestring import SafeString
 
 from jobs.admin.rows import RowsAdmin, label, pretty
@@ -16,7 +17,7 @@ class JobEventAdmin(RowsAdmin):
     list_display = ("at", "job_link", "sequence", "from_status", "to", "reason", "message", "source", "actor")
     list_display_links = ("at",)
     list_defer = ("data",)
-    search_fields = ("job_id__exact",)
+    search_fields = ("job_id",)
     search_help_text = "A whole job id."
     ordering = ("-id",)
     fields = ("job", "sequence", "at", "from_status", "to_status", "reason", "message", "source", "actor", "data_json")
@@ -37,3 +38,7 @@ class JobEventAdmin(RowsAdmin):
     def data_json(self, event: JobEvent) -> SafeString | str:
         """The event's own document."""
         return pretty(event.data)
+
+    def found(self, term: str) -> Q:
+        """By its job."""
+        return Q(job_id=term)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from jobs import figures, planner, story
+from jobs.admin.base import AutocompleteFilter
 from jobs.admin.job_actions import JOB_STEERINGS
-from jobs.admin.rows import NONE, RowsAdmin, ago, label, moment, pretty
+from jobs.admin.rows import NONE, RowsAdmin, ago, label, moment, owners_named, pretty
 from jobs.admin.steering import SteeredAdmin
 from jobs.models import Job
+from jobs.models.job import DOCUMENTS
 from jobs.statuses import JobStatus, shown_as
 
 MOST_PROVISIONS = 50
-DOCUMENTS = ("metadata", "template_spec", "client", "provider_config", "batch_view", "usage")
 
 
 class ShownStatus(admin.SimpleListFilter):
@@ -57,11 +58,11 @@ class JobAdmin(SteeredAdmin, RowsAdmin):
         "since",
         "error",
     )
-    list_filter = (ShownStatus,)
+    list_filter = (ShownStatus, ("pool", AutocompleteFilter))
     list_select_related = ("pool",)
     list_defer = DOCUMENTS
-    search_fields = ("id__startswith", "name__istartswith", "created_by__istartswith", "batch_id__exact")
-    search_help_text = "Beginning of id, name or owner, or a whole batch id."
+    search_fields = ("id",)
+    search_help_text = "Beginning of id, name or model; or a whole batch id, user name or e-mail."
     ordering = ("-accepted_at", "-id")
     change_form_template = "admin/jobs/job_change_form.html"
     list_before_template = "admin/jobs/job_list_before.html"
@@ -76,8 +77,9 @@ class JobAdmin(SteeredAdmin, RowsAdmin):
                     ("endpoint", "completion_window"),
                     ("model_id", "model"),
                     ("template_name", "template_version"),
-                    ("accelerator_type", "accelerator_count", "replicas"),
-                    ("priority", "queue_timeout_seconds", "idempotency_key"),
+                    ("accelerator_type", "accelerator_count"),
+                    ("replicas", "priority"),
+                    ("queue_timeout_seconds", "idempotency_key"),
                     "documents",
                 )
             },
@@ -95,6 +97,12 @@ class JobAdmin(SteeredAdmin, RowsAdmin):
             },
         ),
     )
+
+    def found(self, term: str) -> Q:
+        """As everybody's lists do; and by batch and by owner."""
+        found = planner.begins_with(term) | Q(batch_id=term)
+        owners = owners_named(term)
+        return found | Q(owner__in=owners) if owners else found
 
     def row_label(self, row: Job) -> SafeString:
         """As everybody sees it."""

@@ -156,6 +156,7 @@ class PoolAdmin(SteeredAdmin):
     }
     list_display = ("name", "provider", "is_enabled", "priority", "live", "provisioning", "observed", "observe_error")
     list_filter = ("is_enabled",)
+    search_fields = ("name__istartswith",)
     show_facets = admin.ShowFacets.NEVER
     fieldsets = (
         (None, {"fields": ("name", "provider", "priority", "price_per_hour")}),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from jobs import planner
+from jobs import figures, planner
+from jobs.admin.base import AutocompleteFilter
 from jobs.admin.rows import NONE, RowsAdmin, ago, label, moment, pretty
 from jobs.admin.steering import ForcedQuestions, SteeredAdmin, Steering
 from jobs.models import Provision
+from jobs.models.job import DOCUMENTS
 from jobs.statuses import LIVE, PROVISION_ENDED, PROVISION_HELD, PROVISION_LIVE, ProvisionStatus
 
 
@@ -39,9 +41,11 @@ class ProvisionState(admin.SimpleListFilter):
         """An unknown one filters nothing."""
         match self.value():
             case "held":
-                return queryset.filter(status__in=sorted(PROVISION_HELD))
+                return queryset.filter(figures.HELD)
             case "failing":
-                return queryset.filter(status=ProvisionStatus.RELEASING, retry_count__gt=0)
+                return queryset.filter(figures.HELD, status=ProvisionStatus.RELEASING, retry_count__gt=0)
+            case status if status in PROVISION_HELD:
+                return queryset.filter(figures.HELD, status=status)
             case status if status in ProvisionStatus.values:
                 return queryset.filter(status=status)
         return queryset
@@ -106,11 +110,11 @@ class ProvisionAdmin(SteeredAdmin, RowsAdmin):
     )
     row_related = ("pool", "job")
     list_display = ("name", "state", "pool", "job", "region", "requested", "observed", "trouble")
-    list_filter = (ProvisionState,)
+    list_filter = (ProvisionState, ("pool", AutocompleteFilter))
     list_select_related = ("pool", "job")
-    list_defer = ("spec", "detail", *(f"job__{name}" for name in ("metadata", "template_spec", "batch_view", "usage")))
-    search_fields = ("name__startswith", "job_id__exact", "pool__name__exact")
-    search_help_text = "Beginning of its name, a whole job id, or a pool's name."
+    list_defer = ("spec", "detail", *(f"job__{name}" for name in DOCUMENTS))
+    search_fields = ("name",)
+    search_help_text = "Beginning of its name, or a whole job id."
     ordering = ("-requested_at", "-id")
     readonly_fields = (
         "state",
@@ -141,6 +145,10 @@ class ProvisionAdmin(SteeredAdmin, RowsAdmin):
         ),
         ("Control", {"classes": ("collapse",), "fields": ("version", "due_at", "lease_expires_at", "crashes")}),
     )
+
+    def found(self, term: str) -> Q:
+        """By its own name, or its job's id."""
+        return Q(name__startswith=term) | Q(job_id=term)
 
     def row_label(self, row: Provision) -> SafeString:
         """A release that fails is red, not grey."""

@@ -15,6 +15,9 @@ from django.db.models.functions import Coalesce, Now, Upper
 from jobs.conf import MAX_PRIORITY
 from jobs.statuses import IS_CANCELLING, JOB_BULKHEAD, TERMINAL, FailureStage, JobStatus, shown_status
 
+# What no list shows of a job.
+DOCUMENTS = ("metadata", "template_spec", "client", "provider_config", "batch_view", "usage")
+
 # What stands in the queue: a held job is in nobody's way.
 QUEUED = Q(status=JobStatus.PENDING.value, hold=False)
 

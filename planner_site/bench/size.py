@@ -2,7 +2,7 @@
 
 Requests are made of the site as its tests would, without a web server between. The pass looks at `AT_ONCE` batches that
 run; the admission takes as many jobs from the queue, and is taken back. Both are the engine's own, and all else is kept
-from being due.
+from being due. Of the lists and the dashboard the queries are counted as well.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import requests
 
+from planner_site.bench import pages
 from planner_site.bench.figures import Figure, Figures
 from planner_site.bench.stub import Stub
 from planner_site.local import LocalError, LocalPlanner, say
@@ -25,6 +27,7 @@ from planner_site.local_providers import SIMULATED
 FEW, MANY = 1_000, 1_000_000
 ROUNDS = 10
 REPEATS = 10  # of each thing, in each round
+LIST_REPEATS = 3  # of each list
 WARM_UP = 2
 AT_ONCE = 8  # jobs of a pass, and of an admission
 _SMALL = "planner_small"  # the database of few jobs; that of many is the planner's own
@@ -57,7 +60,10 @@ def measure(purpose: str, scale: float) -> Figures:
                     with _database(name):
                         side.measure(timings.setdefault(name, {}))
         connection.close()
-    return {"size_ratio_max": _worst(timings[_SMALL], timings[big], many)}
+        return {
+            "size_ratio_max": _worst(timings[_SMALL], timings[big], many),
+            "size_queries_max": _most_queries(sides[_SMALL].queries, sides[big].queries),
+        }
 
 
 def _worst(few: Timings, many: Timings, jobs: int) -> Figure:
@@ -68,6 +74,12 @@ def _worst(few: Timings, many: Timings, jobs: int) -> Figure:
         for thing, (before, after) in medians.items()
     }
     return Figure(medians[worst][1], "ms", medians[worst][0], at_most=1.5, detail={"worst": worst, **detail})
+
+
+def _most_queries(few: dict[str, int], many: dict[str, int]) -> Figure:
+    most = {thing: max(few[thing], many[thing]) for thing in few}
+    worst = max(most, key=lambda thing: most[thing])
+    return Figure(most[worst], "queries", at_most=pages.MOST_QUERIES, detail={"worst": worst, **most})
 
 
 @contextmanager
@@ -117,11 +129,15 @@ class _Side:
         self._polled: list[str] = []
         self._completed: list[str] = []
         self._things: dict[str, Callable[[], float]] = {}
+        self._lists: dict[str, Callable[[], float]] = {}
+        self.queries: dict[str, int] = {}
 
     def prepare(self) -> None:
         """Fill it, and find what is to be looked at."""
         from django.contrib.auth.models import User
+        from django.db import connection
         from django.db.models import Count
+        from django.test.utils import CaptureQueriesContext
 
         from jobs.models import Job
         from planner_site.seed import load
@@ -140,18 +156,28 @@ class _Side:
             "list of one owner": lambda: get_own("/api/v1/jobs"),
             "detail": lambda: get(f"/api/v1/jobs/{self._chance.choice(self._completed)}"),
             "detail of the last in the queue": lambda: _with_room(lambda: get(f"/api/v1/jobs/{last}")),
-            "admin changelist": lambda: get("/admin/jobs/job/"),
             "pass": self._pass,
             "admission": lambda: _with_room(_admission),
         }
+        # an owner of few jobs: of one with many, a page is a part of any list
+        rare = User.objects.annotate(count=Count("jobs")).filter(count__gt=0).order_by("count")[0]
+        known = Job.objects.get(pk=self._completed[0])
+        assert known.pool_id is not None  # noqa: S101 - a completed one had one
+        for name, path in pages.lists(known.pk, known.batch_id, rare.email, known.pool_id).items():
+            self._lists[name] = partial(get, path)
+            get(path)  # what is looked up once for all
+            with CaptureQueriesContext(connection) as captured:
+                get(path)
+            self.queries[name] = len(captured)
         self._settle()
 
     def measure(self, timings: Timings) -> None:
         """Do each thing a few times."""
-        for name, thing in self._things.items():
-            for _ in range(WARM_UP):
-                thing()
-            timings.setdefault(name, []).extend(thing() for _ in range(REPEATS))
+        for things, repeats in ((self._things, REPEATS), (self._lists, LIST_REPEATS)):
+            for name, thing in things.items():
+                for _ in range(WARM_UP):
+                    thing()
+                timings.setdefault(name, []).extend(thing() for _ in range(repeats))
 
     def _settle(self) -> None:
         """Let nothing be due, and make batches of the jobs that the passes are going to look at."""
