@@ -94,7 +94,7 @@ def busy_installation() -> Job:
     Pool.objects.filter(pk=pools[1].pk).update(
         observe_error="401 Unauthorized: the API key has been revoked", is_enabled=False, disabled_reason="invalid key"
     )
-    for number in range(30):
+    for number in range(18):
         took = timedelta(seconds=40 + 17 * (number % 7) + (1200 if number == 3 else 0))
         at = now - timedelta(minutes=50 + number)
         times = {"accepted_at": at - timedelta(minutes=number % 5), "submitting_at": at + took}
