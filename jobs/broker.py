@@ -18,6 +18,7 @@ from django_q.signing import SignedPackage
 
 from jobs.conf import times
 from jobs.lifecycle.due import seconds_to_next_timer
+from jobs.metrics import HINTS_COALESCED
 from jobs.models import QueueMessage
 from jobs.tasks import is_stopping
 from jobs.wakeup import CHANNEL, post_message
@@ -116,6 +117,7 @@ class HintBroker(Broker):  # type: ignore[misc]  # django-q2 ships no types
             payloads = [row[0] for row in cursor.fetchall()]
         messages = [(_ACK, payload) for payload in payloads if payload is not None]
         if None in payloads:
+            HINTS_COALESCED.inc(payloads.count(None) - 1)
             messages.append(self._pass())
         return messages
 

@@ -24,11 +24,12 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from jobs import conf
+from jobs import conf, request_ids
 from jobs.access_rules import SUBMIT_JOB, may_use_any_file, visible_jobs
 from jobs.errors import Conflict, FileTooLarge, Forbidden, InvalidRequest, NotFound, Unavailable, is_database_away
 from jobs.holds import record
 from jobs.input_lines import check_lines
+from jobs.metrics import MDS, outside_call
 from jobs.models import InputFile, Job
 from jobs.statuses import LIVE
 from jobs.validation import check_text, is_storable
@@ -287,10 +288,13 @@ def _send_call(method: str, path: str, **options: Any) -> requests.Response:
     with requests.Session() as session:
         # A proxy named in the environment cannot reach our own loopback.
         session.trust_env = urlsplit(url).hostname not in {"127.0.0.1", "::1", "localhost"}
+        if request_ids.current():
+            session.headers[request_ids.HEADER] = request_ids.current()
         try:
-            return session.request(
-                method, url + path, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), allow_redirects=False, **options
-            )
+            with outside_call(MDS, f"file_{method.lower()}"):
+                return session.request(
+                    method, url + path, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), allow_redirects=False, **options
+                )
         except requests.RequestException as error:
             raise _unavailable(f"no answer: {type(error).__name__}") from error
 

@@ -5,6 +5,7 @@ A hold is about admission only: what is admitted already goes on. Each call is o
 
 from __future__ import annotations
 
+import logging
 from typing import Any, TypeVar
 
 from django.contrib.auth.models import User
@@ -21,6 +22,8 @@ from jobs.models import Job, JobEvent, OwnerQuota, Pool, Queue
 from jobs.statuses import LIVE, JobStatus
 from jobs.validation import check_text, is_storable
 
+logger = logging.getLogger(__name__)
+
 HOLD_JOB = "jobs.hold_job"
 PRIORITISE_JOB = "jobs.prioritise_job"
 HOLD_OWNER = "jobs.hold_owner"
@@ -33,7 +36,11 @@ Held = TypeVar("Held", Queue, OwnerQuota, Pool)
 
 def record(job: Job, sequence: int, reason: str, user: User, **fields: Any) -> None:
     """Write the event of a change of intent, with who asked for it."""
-    JobEvent.objects.create(job=job, sequence=sequence, reason=reason, actor=actor_name(user), **fields)
+    actor = actor_name(user)
+    JobEvent.objects.create(job=job, sequence=sequence, reason=reason, actor=actor, **fields)
+    transaction.on_commit(
+        lambda: logger.info("job %s: %s by %s", job.pk, reason, actor, extra={"job": job.pk, "reason": reason})
+    )
 
 
 def checked_reason(reason: str) -> str:

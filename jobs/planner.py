@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import DateTimeField, ExpressionWrapper, F
 from django.db.models.functions import Now
 
-from jobs import catalogue, queueing, wakeup
+from jobs import catalogue, queueing, request_ids, wakeup
 from jobs.access_rules import (
     RELEASE_PROVISION,
     RETRY_ANY_JOB,
@@ -321,9 +321,10 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
 
 
 def _put_in_queue(job: Job, priority: int) -> None:
-    """What the place in the queue, and the end of the wait there, are reckoned by from now on."""
+    """What the place in the queue, and the end of the wait there, are reckoned by from now on, and who asked."""
     timeout = job.queue_timeout_seconds
     job.priority, job.event_count = priority, 1
+    job.request_id = request_ids.current()
     job.ranked_at = ExpressionWrapper(Now() - queueing.priority_span(priority), output_field=DateTimeField())
     job.due_at = (
         None if timeout is None else ExpressionWrapper(Now() + timedelta(seconds=timeout), output_field=DateTimeField())

@@ -14,9 +14,10 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, InterfaceError, connection
 from django_q.tasks import async_task
 
-from jobs import reconciler
+from jobs import reconciler, request_ids
 from jobs.cleanup import Place, Policy, purge, remove_jobs
 from jobs.errors import is_database_away
+from jobs.metrics import ORPHANS_FOUND
 from jobs.rate_limits import forget_full_buckets
 from jobs.reconciler import orphans
 from jobs.wakeup import announce_timers, send_hint
@@ -41,8 +42,11 @@ def release_orphans(after: str = "") -> None:
     A database that is away ends the turn; the schedule brings the next one, and nothing noted is lost.
     """
     try:
-        turn = orphans.sweep(after=after, seconds=_CHORE_SECONDS)
+        with request_ids.bound(f"sweep-{request_ids.new()}"):
+            turn = orphans.sweep(after=after, seconds=_CHORE_SECONDS)
         for finding in turn.findings:
+            if finding.name:
+                ORPHANS_FOUND.labels(finding.where).inc()
             logger.warning("orphan: %s %s (%s): %s", finding.where, finding.name, finding.why, finding.outcome)
         if turn.after:
             async_task("jobs.tasks.release_orphans", turn.after)

@@ -25,6 +25,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, T
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
 
+from jobs import request_ids
 from jobs.errors import UpstreamError, UpstreamKind
 
 _PIECE_BYTES = 65536
@@ -149,6 +150,7 @@ class Transport:
                 params=params,
                 json=body,
                 auth=auth,
+                headers={request_ids.HEADER: request_ids.current()} if request_ids.current() else None,
                 timeout=Timeout(connect=self._connect_timeout, total=remaining),  # type: ignore[arg-type] # the stubs lack it
                 allow_redirects=False,  # following one would repeat the call
                 stream=True,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from django.db import connection
 
+from jobs.metrics import HINTS_SENT
+
 CHANNEL = "planner_wakeup"
 
 
 def send_hint() -> None:
     """Insert one hint row and NOTIFY, in the caller's transaction. Losing it costs time, never a job."""
     post_message(None)
+    HINTS_SENT.inc()
 
 
 def announce_timers() -> None:

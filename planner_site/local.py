@@ -132,6 +132,7 @@ class LocalPlanner:
             DJANGO_SETTINGS_MODULE=self._settings_module,
             DJANGO_SECRET_KEY=secrets.token_urlsafe(64),
             DJANGO_DEBUG="0",
+            PLANNER_LOG_FORMAT="plain",  # the logs here are for people
             DJANGO_HTTPS="0",
             DJANGO_ALLOWED_HOSTS="127.0.0.1,localhost",
             PLANNER_AUTH_MODE="basic",

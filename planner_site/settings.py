@@ -7,6 +7,7 @@ from pathlib import Path
 
 from planner_site.admin_theme import UNFOLD as UNFOLD
 from planner_site.database import database_settings
+from planner_site.logs import logging_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -29,7 +30,6 @@ ALLOWED_HOSTS = [h for h in os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,12
 
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_HSTS_SECONDS = 30 * 86_400 if HTTPS else 0
-SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # probes come over plain http
 # Subdomains and preload lists are the whole domain's affair, not this application's.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SESSION_COOKIE_AGE = 86_400
@@ -54,6 +54,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "planner_site.observing.ObservedRequests",
+    "planner_site.probes.AnswerProbes",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -195,6 +197,11 @@ PLANNER_THREADS = {
 PLANNER_TIMES: dict[str, float] = {}
 PLANNER_WORKERS = max(1, int(os.environ.get("PLANNER_WORKERS", "4")))
 
+# Who may read /metrics, here and on the workers' port (0: none): who has the token, or comes from these networks.
+PLANNER_METRICS_TOKEN = os.environ.get("PLANNER_METRICS_TOKEN", "")
+PLANNER_METRICS_NETWORKS = _names("PLANNER_METRICS_NETWORKS") or ["127.0.0.0/8", "::1"]
+PLANNER_WORKERS_METRICS_PORT = int(os.environ.get("PLANNER_WORKERS_METRICS_PORT", "0"))
+
 Q_CLUSTER = {
     "name": "planner",
     "broker_class": "jobs.broker.HintBroker",
@@ -214,11 +221,4 @@ Q_CLUSTER = {
     "log_level": "WARNING",
 }
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {"django-q": {"level": "WARNING"}},
-}
+LOGGING = logging_settings()

@@ -9,6 +9,7 @@ from django_q.models import Failure, Schedule, Success
 
 from jobs.api.base import UnknownRoute
 from jobs.api.health import healthz, readyz
+from jobs.api.metrics import metrics
 from jobs.openai_api.base import UnknownRoute as UnknownOpenAIRoute
 from jobs.pages.access import admin_log_in
 from jobs.schema.views import DocsView, SchemaView
@@ -22,6 +23,7 @@ urlpatterns = [
     path("admin", RedirectView.as_view(url="/admin/")),
     path("healthz", healthz),
     path("readyz", readyz),
+    path("metrics", metrics),
     path("api", UnknownRoute.as_view()),
     path("api/schema", SchemaView.as_view()),
     path("api/docs", DocsView.as_view()),

@@ -67,6 +67,7 @@ class Taken:
     """What one transaction did."""
 
     claims: list[Claim] = field(default_factory=list)
+    claimed: int = 0  # rows taken in hand
     stale: list[Finished] = field(default_factory=list)  # their row has moved on: nothing was written
     left: list[Finished] = field(default_factory=list)  # their row was locked by somebody: try again
     is_moved: bool = False  # some status changed: a place in a pool may be free
@@ -217,6 +218,7 @@ def _claimed(free: Mapping[Bulkhead, int], but_not: Iterable[str], taken: Taken,
         in_hand |= {job.id for job in jobs}
         pools = {key: places for (kind, key), places in free.items() if kind == "release" and places > 0}
         rows += [Row(job, provision, is_release=True) for job, provision in due.due_releases(pools, in_hand)]
+    taken.claimed = len(rows)
     leases = [row.unit.lease_expires_at for row in rows if row.unit.lease_expires_at is not None]
     outage_at = due.database_started_at() if leases else None
     for row in rows:

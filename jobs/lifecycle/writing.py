@@ -12,12 +12,13 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.db.models.functions import Coalesce, Least, Now
 
 from jobs.conf import times
 from jobs.lifecycle.changes import disabled
 from jobs.lifecycle.steps import Change, Event
+from jobs.lifecycle.telling import Move, job_move, provision_move, tell
 from jobs.models import BatchScan, Job, JobEvent, Pool, Provision
 from jobs.statuses import JOB_TRANSITIONS, PROVISION_TRANSITIONS, JobStatus, ProvisionStatus
 
@@ -48,6 +49,7 @@ class Row:
     job_columns: dict[str, Any] = field(default_factory=dict)
     provision_columns: dict[str, Any] = field(default_factory=dict)
     events: list[JobEvent] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
     elsewhere: Change = field(default_factory=Change)  # what goes to the pool and the scan
 
     def __post_init__(self) -> None:
@@ -67,20 +69,26 @@ class Row:
 
     def forget(self) -> None:
         """Drop everything gathered."""
-        self.job_columns, self.provision_columns, self.events, self.elsewhere = {}, {}, [], Change()
+        self.job_columns, self.provision_columns, self.events, self.moves, self.elsewhere = {}, {}, [], [], Change()
 
     def apply(self, change: Change, now: datetime) -> None:
         """Gather a change; the rows in memory read as if it were written. Raises `IllegalTransition`."""
-        from_status = self.job.status
+        from_status, since = self.job.status, self.job.in_status_since
+        reason = change.events[-1].reason if change.events else ""
         _check(JOB_TRANSITIONS, JobStatus, self.job.status, change.job.get("status"))
         for name, value in change.job.items():
             setattr(self.job, name, value)
         self.job_columns |= change.job
+        if "status" in change.job:
+            self.moves.append(job_move(self.job, self.provision, from_status, since, reason, now))
         if change.provision and self.provision is not None:
+            left, left_since = self.provision.status, self.provision.in_status_since
             _check(PROVISION_TRANSITIONS, ProvisionStatus, self.provision.status, change.provision.get("status"))
             for name, value in change.provision.items():
                 setattr(self.provision, name, value)
             self.provision_columns |= change.provision
+            if "status" in change.provision:
+                self.moves.append(provision_move(self.job, self.provision, left, left_since, reason, now))
         for event in change.events:
             # a change moves a job at most once, and its last event tells of the move
             to_status = self.job.status if "status" in change.job and event is change.events[-1] else ""
@@ -129,6 +137,8 @@ def write(rows: Sequence[Row], now: datetime) -> None:
         _ask_for_scan()
     _add_unwanted({row.elsewhere.unwanted_batch for row in rows} - {""}, now)
     _write_pools(rows, now)
+    if moves := [move for row in rows for move in row.moves]:
+        transaction.on_commit(lambda: tell(moves), robust=True)  # what is told of is true, and harms nobody
 
 
 def _ask_for_scan() -> None:

@@ -59,6 +59,13 @@ class Job(models.Model):
     )
     queue_timeout_seconds = models.PositiveIntegerField(null=True, blank=True)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - NULLs are distinct in the unique constraint
+    request_id = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",  # a web of the version before goes on inserting while this one is rolled out
+        help_text="Of the request that made it; sent along with its outside calls.",
+    )
     request_digest = models.CharField(max_length=64, blank=True, help_text="Tells a repeat from a re-used key.")
     retry_of = models.CharField(max_length=64, blank=True, help_text="The job whose request this one repeats.")
 

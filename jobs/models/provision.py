@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import ClassVar
 
 from django.db import models
@@ -12,6 +13,9 @@ from django.db.models.functions import Coalesce, Now
 
 from jobs.conf import MAX_LOST_ATTEMPTS
 from jobs.statuses import PROVISION_ENDED, PROVISION_LIVE, ProvisionStatus
+
+# The one time that is not named like its status.
+_TIMES = {ProvisionStatus.PROVISIONING.value: "create_ended_at"}
 
 
 class Pool(models.Model):
@@ -229,6 +233,12 @@ class Provision(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def in_status_since(self) -> datetime | None:
+        """When it came to its status."""
+        since: datetime | None = getattr(self, _TIMES.get(self.status, f"{self.status}_at"))
+        return since
 
     @property
     def shown_state(self) -> str:

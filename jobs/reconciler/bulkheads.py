@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -73,7 +75,7 @@ class Bulkheads:
                 answer = error
             self._results.put((token, lambda: then(answer)))
 
-        _executor(key).submit(run)
+        _executor(key).submit(partial(copy_context().run, run))  # the pass's id goes along
 
     def slower_than(self, seconds: float) -> set[Bulkhead]:
         """The shares with a call under way for longer than that, or whose last one took longer."""

@@ -8,6 +8,7 @@ from functools import cache
 
 from django.conf import settings
 
+from jobs import request_ids
 from jobs.batch_client import Batch, BatchClient
 from jobs.conf import times
 from jobs.errors import UpstreamError, UpstreamKind
@@ -16,6 +17,7 @@ from jobs.lifecycle.observations import Observation
 from jobs.lifecycle.outcomes import Answer, NotSent
 from jobs.lifecycle.scans import ScanAnswer, ScanCall, is_over
 from jobs.lifecycle.steps import CallKind
+from jobs.metrics import MDS, outside_call
 from jobs.models import Pool, Provision
 from jobs.provisioners import get_provisioner
 from jobs.provisioners.base import Provisioner, Resource
@@ -44,6 +46,13 @@ def perform(claim: Claim) -> Answer:
     """Make the claimed call, unless it is too late for it. Raises `UpstreamError`."""
     if time.monotonic() > claim.send_by:
         return NotSent()
+    is_at_pool = claim.kind in {CallKind.CREATE, CallKind.RELEASE}
+    target = claim.provision.pool.name if is_at_pool and claim.provision is not None else MDS
+    with request_ids.bound(claim.job.request_id or claim.job.id), outside_call(target, claim.kind):
+        return _perform(claim)
+
+
+def _perform(claim: Claim) -> Answer:
     job, provision = claim.job, claim.provision
     if claim.kind == CallKind.CREATE and provision is not None:
         return provisioner_of(provision.pool).ensure(resource_request(job, provision))
@@ -77,6 +86,11 @@ def stop_batch(batch_id: str) -> Batch:
 
 def observe(observation: Observation) -> dict[str, Resource]:
     """One listing. Objects of a name beyond what was asked for are deleted singly, here and nowhere else."""
+    with outside_call(observation.pool.name, "observe"):
+        return _observe(observation)
+
+
+def _observe(observation: Observation) -> dict[str, Resource]:
     provisioner = provisioner_of(observation.pool)
     listing = provisioner.observe(observation.names)
     for resource in listing.values():
@@ -88,6 +102,11 @@ def observe(observation: Observation) -> dict[str, Resource]:
 
 def scan(call: ScanCall) -> ScanAnswer:
     """Stop the batches nobody wants, or read one page."""
+    with outside_call(MDS, "scan"):
+        return _scan(call)
+
+
+def _scan(call: ScanCall) -> ScanAnswer:
     if not call.stop:
         return ScanAnswer(page=batch_client().list_page(call.after))
     until = time.monotonic() + times().call_timeout

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db import Error, OperationalError, connection
 
+from jobs import metrics, request_ids
 from jobs.conf import times
 from jobs.errors import UpstreamError, is_database_away, is_lock_timeout
 from jobs.lifecycle.claims import Bulkhead, Claim, Finished, Taken, step
@@ -38,7 +39,8 @@ def run_pass(send_hint: Callable[[], None], is_stopping: Callable[[], bool] = la
     `send_hint` wakes other workers when there is more than one pass can take. Bounded: `Times.no_calls_after` plus
     the longest call still under way.
     """
-    return _Pass(send_hint, is_stopping).run()
+    with request_ids.bound(f"pass-{request_ids.new()}"), metrics.PASS_SECONDS.time():
+        return _Pass(send_hint, is_stopping).run()
 
 
 class _Pass:
@@ -129,7 +131,9 @@ class _Pass:
 
     def _suspect(self) -> Taken:
         try:
-            return step([], self._free(), lone=True)
+            suspect = step([], self._free(), lone=True)
+            metrics.ROWS_CLAIMED.inc(suspect.claimed)
+            return suspect
         except OperationalError as error:
             if not is_lock_timeout(error):
                 raise
@@ -163,6 +167,9 @@ class _Pass:
         self.recorded += len(finished) - len(taken.left)
         self._start(taken)  # first of all: an error below must not leave these claims to their leases
         self.stale += taken.stale
+        metrics.ROWS_CLAIMED.inc(taken.claimed)
+        for stale in taken.stale:
+            metrics.STALE_RESULTS.labels(stale.claim.kind).inc()
         while self.stale:
             self._undo(self.stale[-1])
             self.stale.pop()

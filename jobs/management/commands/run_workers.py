@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
 
+from jobs.exporter import exporting
 from jobs.supervisor import Supervisor, cluster_command
 
 
@@ -21,4 +25,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Supervise until told to stop."""
-        Supervisor(cluster_command()).run()
+        with self._exporting():
+            Supervisor(cluster_command()).run()
+
+    @contextmanager
+    def _exporting(self) -> Iterator[None]:
+        port = settings.PLANNER_WORKERS_METRICS_PORT
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(exporting(port))
+            except OSError as error:
+                raise CommandError(f"PLANNER_WORKERS_METRICS_PORT is {port}: {error.strerror}.") from error
+            yield
