@@ -45,7 +45,7 @@ check: setup ## everything that must hold before a change is handed in: format, 
 	$(RUN) -m mypy
 	.venv/bin/lint-imports
 	DJANGO_DEBUG=1 $(RUN) manage.py makemigrations --check --dry-run
-	DJANGO_DEBUG=0 DJANGO_SECRET_KEY=$$($(RUN) -c 'import secrets; print(secrets.token_urlsafe(64))') \
+	DJANGO_DEBUG=0 DJANGO_ALLOWED_HOSTS=planner.example.org PLANNER_PROXIES=1 DJANGO_SECRET_KEY=$$($(RUN) -c 'import secrets; print(secrets.token_urlsafe(64))') \
 		$(RUN) manage.py check --deploy --fail-level WARNING
 	DJANGO_DEBUG=1 $(RUN) manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(RUN) -m pytest $(SIDE_BY_SIDE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ _CHOICES = {
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Choices, shares and spans that the engine relies on."""
-    return [*_choices(), *_shares(), *_identity_provider(), *_spans(times())]
+    return [*_choices(), *_shares(), *_networks(), *_identity_provider(), *_spans(times())]
 
 
 def _choices() -> Iterator[CheckMessage]:
@@ -46,10 +47,19 @@ def _shares() -> Iterator[CheckMessage]:
         if count < 1:
             yield Error(f"{name} is {count}.", hint="Set it to 1 or more.", id="jobs.E003")
 
-    at_least_0 = ("PLANNER_WRITES_PER_MINUTE", "PLANNER_PROXIES", "PLANNER_KEEP_JOBS_DAYS", "PLANNER_KEEP_FAILED_DAYS")
-    for name in at_least_0:
+    at_least_0 = ("WRITES_PER_MINUTE", "PROXIES", "KEEP_JOBS_DAYS", "KEEP_FAILED_DAYS", "WORKERS_METRICS_PORT")
+    for name in (f"PLANNER_{end}" for end in at_least_0):
         if getattr(settings, name) < 0:
             yield Error(f"{name} is {getattr(settings, name)}.", hint="Set it to 0 or more.", id="jobs.E003")
+
+
+def _networks() -> Iterator[CheckMessage]:
+    for network in settings.PLANNER_METRICS_NETWORKS:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            hint = "Networks are written like 10.0.0.0/8 or ::1, with commas between."
+            yield Error(f"PLANNER_METRICS_NETWORKS: {error}.", hint=hint, id="jobs.E009")
 
 
 def _identity_provider() -> Iterator[CheckMessage]:

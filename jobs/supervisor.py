@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models.functions import Now
 
+from jobs import vital_signs
 from jobs.conf import times
 from jobs.lifecycle.due import seconds_to_next_timer
 from jobs.models import QueueMessage, Worker
@@ -48,6 +49,7 @@ class Supervisor:
         self._started_at = 0.0
         self._judged_from = 0.0
         self._patience = 1
+        self._named: set[int] = set()  # the workers that were said to be stalled
         self._stalled: subprocess.Popen[bytes] | None = None  # the cluster that was last judged so
 
     def run(self) -> None:
@@ -132,6 +134,7 @@ class Supervisor:
         try:
             if self._has_beaten(times().stalled):
                 self._patience = 1
+                self._name_the_stalled()
                 return False
             is_frozen = waited >= self._patience * times().frozen and not self._has_beaten(times().frozen)
             return is_frozen or self._is_overdue()
@@ -139,6 +142,17 @@ class Supervisor:
             connection.close()
             self._judge_from_now()
             return False
+
+    def _name_the_stalled(self) -> None:
+        """Say once of each worker that it lives and makes no progress; forget those that ended in the middle."""
+        stalled = {worker.pid: worker for worker in vital_signs.stalled_workers(socket.gethostname())}
+        ended = [pid for pid in stalled if not _runs(pid)]
+        if ended:
+            Worker.objects.filter(host=socket.gethostname(), pid__in=ended, pass_ended_at=None).delete()
+        alive = {pid for pid in stalled if self._is_ours(pid)}
+        for pid in alive - self._named:
+            logger.error("worker %s", stalled[pid])
+        self._named = alive
 
     def _is_overdue(self) -> bool:
         timer = seconds_to_next_timer()
@@ -169,6 +183,15 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             logger.warning("the cluster did not stop in time; killing it")
         self._kill()
+
+
+def _runs(pid: int) -> bool:
+    with suppress(PermissionError):  # somebody else's
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 def cluster_command() -> list[str]:

@@ -15,12 +15,15 @@ from django.utils import timezone
 
 from jobs import conf
 from jobs.api import health
-from jobs.models import Worker
+from jobs.models import BatchScan, QueueMessage, Worker
+from tests.engine import long_ago
+from tests.factories import make_job
 
 
 def beat(seconds_ago: float) -> None:
     at = timezone.now() - timedelta(seconds=seconds_ago)
-    Worker.objects.create(host="h", pid=Worker.objects.count(), pass_started_at=at, beat_at=at)
+    pid = Worker.objects.count()
+    Worker.objects.create(host="h", pid=pid, pass_started_at=at, beat_at=at, pass_ended_at=at)
 
 
 def readyz() -> tuple[int, Any]:
@@ -47,15 +50,37 @@ def test_ready_is_with_a_worker_that_beats_whatever_the_mds_does(settings: Any) 
     beat(conf.times().unready * 9)
     beat(0)
     checks = {"database": "ok", "migrations": "ok", "workers": "ok"}
-    assert readyz() == (200, {"status": "ready", "checks": checks})
+    information = {"lag_seconds": 0.0, "oldest_hint_seconds": 0.0, "stalled_workers": [], "mds": "ok"}
+    assert readyz() == (200, {"status": "ready", "checks": checks, "information": information})
 
 
 @pytest.mark.django_db
 def test_ready_writes_nothing() -> None:
     beat(0)
     with CaptureQueriesContext(connection) as queries:
-        assert set(health.answer_of_database().values()) == {"ok"}
+        assert set(health.answer_of_database()[0].values()) == {"ok"}
     assert {query["sql"].split()[0] for query in queries} == {"SELECT"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_delays_work_is_told_to_those_who_may_see_it_and_is_no_503(settings: Any) -> None:
+    beat(0)
+    stopped = Worker.objects.create(host="h9", pid=42, pass_started_at=long_ago(300), beat_at=long_ago(100))
+    Worker.objects.create(host="h8", pid=1, pass_started_at=long_ago(300), beat_at=long_ago(9000))
+    ended = {"pass_started_at": long_ago(300), "beat_at": long_ago(100), "pass_ended_at": long_ago(100)}
+    Worker.objects.create(host="h9", pid=43, **ended)
+    BatchScan.objects.create(last_error="The metadata service cannot be reached (Refused)")
+    QueueMessage.objects.create(created_at=long_ago(70))
+    make_job(due_at=long_ago(80))
+    status, body = readyz()
+    told = body["information"]
+    assert status == 200
+    assert told["stalled_workers"] == [f"{stopped} has made no progress for 100 s"]
+    assert told["mds"] == "The metadata service cannot be reached (Refused)"
+    assert 80 <= told["lag_seconds"] < 90
+    assert 70 <= told["oldest_hint_seconds"] < 80
+    settings.PLANNER_METRICS_NETWORKS = []
+    assert "information" not in readyz()[1]
 
 
 @pytest.mark.django_db(transaction=True)

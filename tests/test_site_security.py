@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -34,8 +35,24 @@ def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 @pytest.mark.processes
 def test_with_a_key_the_deployment_check_has_nothing_to_say() -> None:
-    result = check("--deploy", "--fail-level", "INFO", DJANGO_SECRET_KEY=KEY)
+    told = {"DJANGO_SECRET_KEY": KEY, "DJANGO_ALLOWED_HOSTS": "planner.example.org", "PLANNER_PROXIES": "1"}
+    result = check("--deploy", "--fail-level", "INFO", **told)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.processes
+def test_hosts_and_proxies_are_asked_for_by_the_deployment_check_alone() -> None:
+    result = check("--deploy", "--fail-level", "WARNING", DJANGO_SECRET_KEY=KEY)
+    assert result.returncode != 0
+    assert {"planner.W001", "planner.W002"} <= set(re.findall(r"planner\.W\d+", result.stderr))
+    assert check("--fail-level", "WARNING", DJANGO_SECRET_KEY=KEY).returncode == 0
+
+
+@pytest.mark.processes
+def test_an_unknown_form_of_logs_is_refused() -> None:
+    result = check(DJANGO_SECRET_KEY=KEY, PLANNER_LOG_FORMAT="xml")
+    assert result.returncode != 0
+    assert "planner.E006" in result.stderr
 
 
 @pytest.mark.processes
@@ -51,6 +68,7 @@ def test_without_a_key_it_does_not_start() -> None:
         ({}, []),
         ({"IS_DEVELOPMENT_KEY": True}, ["planner.E001"]),
         ({"PLANNER_AUTH_MODE": "dev"}, ["planner.E002"]),
+        ({"ALLOWED_HOSTS": ["*"]}, ["planner.E005"]),
         ({"PLANNER_AUTH_MODE": "oidc", "PLANNER_OIDC_ISSUER": "http://idp.example.org"}, ["planner.E003"]),
         ({"PLANNER_AUTH_MODE": "oidc", "PLANNER_OIDC_ISSUER": "https://idp.example.org"}, []),
         ({"IS_DEVELOPMENT_KEY": True, "PLANNER_AUTH_MODE": "dev", "HTTPS": False}, []),
@@ -95,6 +113,11 @@ def test_what_the_environment_says_of_consoles(environment: dict[str, str], expe
         f"import json; from planner_site import settings as s; print(json.dumps([getattr(s, n) for n in {NAMED}]))"
     )
     assert json.loads(run("-c", program, **environment).stdout) == expected
+
+
+@pytest.mark.parametrize(("path", "status"), [("/healthz", 200), ("/jobs/", 400)])
+def test_probes_may_come_to_any_address_of_ours_and_others_only_to_our_names(path: str, status: int) -> None:
+    assert Client(SERVER_NAME="10.244.0.17").get(path).status_code == status
 
 
 @pytest.mark.parametrize(("path", "is_moved"), [("/api/v1/health", True), ("/jobs/", True), ("/healthz", False)])

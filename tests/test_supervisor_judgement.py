@@ -151,3 +151,19 @@ def test_an_idle_cluster_that_beats_now_and_then_is_not_frozen(idle: Supervisor)
     Worker.objects.update(beat_at=long_ago(FROZEN / 2))
     idle._judged_from -= 10 * FROZEN
     assert not idle._is_stalled()
+
+
+def test_a_worker_that_lives_and_makes_no_progress_is_named_once_and_a_dead_one_forgotten(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert supervisor._cluster is not None
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for pid in (supervisor._cluster.pid, gone.pid):
+        beat(pid)
+    Worker.objects.update(beat_at=long_ago(40))
+    for _ in range(2):
+        supervisor._name_the_stalled()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert line == f"worker {socket.gethostname()}:{supervisor._cluster.pid} has made no progress for 40 s"
+    assert list(Worker.objects.values_list("pid", flat=True)) == [supervisor._cluster.pid]

@@ -1,28 +1,31 @@
-"""/healthz: this process answers. /readyz: it can do its work. The MDS is no part of it: its outage delays only."""
+"""/healthz: this process answers. /readyz: it can do its work. The MDS is no part of it: its outage delays only.
+
+Whoever may see the metrics is also told how late the work is and which worker has stopped.
+"""
 
 from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from datetime import timedelta
+from typing import Any
 
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models.functions import Now
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from jobs import vital_signs
+from jobs.api.metrics import may_see_figures
 from jobs.conf import times
-from jobs.models import Worker
 
 _OK = "ok"
 _UNKNOWN = "unknown"
 _ANSWER_SECONDS = 3.0  # a database that takes longer is taken for one that hangs
 
 _lock = threading.Lock()
-_last = Future[dict[str, str]]()  # what was asked of the database, and what it answered if it has
-_last.set_result({})
+_last = Future[tuple[dict[str, str], dict[str, Any]]]()  # what was asked of the database, and its answer if it came
+_last.set_result(({}, {}))
 
 
 @never_cache
@@ -37,16 +40,17 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """200, or 503 with what is missing."""
     try:
-        checks = _asked().result(_ANSWER_SECONDS)
+        checks, information = _asked().result(_ANSWER_SECONDS)
     except TimeoutError:
-        checks = _checks(database=f"does not answer within {_ANSWER_SECONDS:g} s")
+        checks, information = _checks(database=f"does not answer within {_ANSWER_SECONDS:g} s"), {}
     is_ready = all(state == _OK for state in checks.values())
-    return JsonResponse(
-        {"status": "ready" if is_ready else "not ready", "checks": checks}, status=200 if is_ready else 503
-    )
+    body: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "checks": checks}
+    if may_see_figures(request):
+        body["information"] = information
+    return JsonResponse(body, status=200 if is_ready else 503)
 
 
-def _asked() -> Future[dict[str, str]]:
+def _asked() -> Future[tuple[dict[str, str], dict[str, Any]]]:
     """A question to the database on a thread of its own. One that has no answer yet is not asked again."""
     global _last
     with _lock:
@@ -56,7 +60,7 @@ def _asked() -> Future[dict[str, str]]:
         return _last
 
 
-def _ask(asked: Future[dict[str, str]]) -> None:
+def _ask(asked: Future[tuple[dict[str, str], dict[str, Any]]]) -> None:
     try:
         try:
             answer = answer_of_database()
@@ -68,17 +72,18 @@ def _ask(asked: Future[dict[str, str]]) -> None:
         asked.set_result(answer)
 
 
-def answer_of_database() -> dict[str, str]:
-    """The state of each check; it writes nothing."""
-    checks = _checks(database=_OK)
+def answer_of_database() -> tuple[dict[str, str], dict[str, Any]]:
+    """The state of each check, and what else there is to know; it writes nothing."""
+    checks, information = _checks(database=_OK), {}
     try:
         checks["migrations"] = _migrations()
         if checks["migrations"] == _OK:
             checks["workers"] = _workers()
+            information = _information()
     except Error as error:
         # the driver's own words name hosts and accounts
         checks["database"] = f"does not answer ({type(error).__name__})"
-    return checks
+    return checks, information
 
 
 def _checks(*, database: str) -> dict[str, str]:
@@ -92,6 +97,14 @@ def _migrations() -> str:
 
 
 def _workers() -> str:
-    limit = times().unready
-    has_beaten = Worker.objects.filter(beat_at__gt=Now() - timedelta(seconds=limit)).exists()
-    return _OK if has_beaten else f"none has beaten for {limit:g} s"
+    return _OK if vital_signs.is_beating() else f"none has beaten for {times().unready:g} s"
+
+
+def _information() -> dict[str, Any]:
+    """What delays work and is no reason to send a web server's requests elsewhere."""
+    return {
+        "lag_seconds": round(vital_signs.lag_seconds(), 1),
+        "oldest_hint_seconds": round(vital_signs.oldest_hint_seconds(), 1),
+        "stalled_workers": [str(worker) for worker in vital_signs.stalled_workers()],
+        "mds": vital_signs.mds_error() or _OK,
+    }
