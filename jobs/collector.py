@@ -6,16 +6,14 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from django.conf import settings
 from django.db import Error, connection, transaction
-from django.db.models import Count
 from django.utils import timezone
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from jobs import vital_signs
-from jobs.models import Job, Pool
+from jobs import figures, queueing, vital_signs
+from jobs.models import Pool
 from jobs.statuses import LIVE, PROVISION_HELD, ProvisionStatus
 from jobs.waiting import oldest_in_status
 
@@ -23,10 +21,9 @@ logger = logging.getLogger(__name__)
 
 _LIMIT = "SET LOCAL statement_timeout = '2s'"
 
-_QUEUED = "SELECT count(*) FROM jobs_job WHERE status = 'pending' AND NOT hold"
 _PROVISIONS = """
     SELECT pool_id, status, count(*),
-        count(*) FILTER (WHERE status = 'releasing' AND last_error_at >= releasing_at),
+        count(*) FILTER (WHERE status = 'releasing' AND retry_count > 0),
         COALESCE(EXTRACT(EPOCH FROM now() - min(releasing_at) FILTER (WHERE status = 'releasing')), 0)
     FROM jobs_provision WHERE NOT status IN ('released', 'written_off') GROUP BY pool_id, status
 """
@@ -69,21 +66,19 @@ def _rows(sql: str) -> list[tuple[Any, ...]]:
 
 
 def _of_jobs() -> Iterator[Metric]:
-    jobs = _gauge("planner_jobs", "Jobs that are not over, by status.", ["status"])
     # those that are over are counted as they end (`planner_job_transitions_total`): their number has no bound
-    live = Job.objects.filter(status__in=sorted(LIVE)).order_by().values_list("status")
-    counts = dict(live.annotate(count=Count("*")))
-    for status in sorted(LIVE):
-        jobs.add_metric([status], counts.get(status, 0))
+    live = figures.live_jobs()
+    jobs = _gauge("planner_jobs", "Jobs that are not over, by status as shown; counted up to 10,000.", ["status"])
+    for status, count in live.by_status.items():
+        jobs.add_metric([status], count)
     yield jobs
+    yield _single("planner_queue_depth", "Jobs that wait to be admitted and are not held.", live.queued)
+    yield _single("planner_queue_fill", "Pending jobs, as a share of the capacity of the queue.", queueing.fill())
     oldest = _gauge("planner_oldest_in_status_seconds", "How long one job has been in this status.", ["status"])
     now, since = timezone.now(), oldest_in_status()
     for status in sorted(LIVE):
         oldest.add_metric([status], (now - since[status]).total_seconds() if status in since else 0)
     yield oldest
-    yield _single("planner_queue_depth", "Jobs that wait to be admitted and are not held.", _rows(_QUEUED)[0][0])
-    capacity: int = settings.PLANNER_QUEUE_CAPACITY
-    yield _single("planner_queue_capacity", "Pending jobs beyond which none is accepted.", capacity)
 
 
 def _of_pools() -> Iterator[Metric]:

@@ -255,6 +255,11 @@ def queue_is_full() -> bool:
     return _pending(capacity) >= capacity
 
 
+def fill() -> float:
+    """How much of the capacity is taken up, from 0 to 1; counted no further than that."""
+    return _pending(settings.PLANNER_QUEUE_CAPACITY) / float(settings.PLANNER_QUEUE_CAPACITY)
+
+
 def _pending(limit: int) -> int:
     """Pending jobs, counted no further than `limit`."""
     return Job.objects.filter(status=JobStatus.PENDING).order_by()[:limit].count()

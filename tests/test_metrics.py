@@ -70,11 +70,12 @@ def test_a_call_that_fails_is_counted_by_the_class_of_its_error() -> None:
 
 @pytest.mark.django_db
 def test_rows_are_told_as_they_are(settings: Any) -> None:
+    settings.PLANNER_QUEUE_CAPACITY = 10
     pool = make_pool(is_enabled=False, observe_failures=3, orphans={"abp-1": "2026-01-01T00:00:00+00:00"})
     make_job(accepted_at=timezone.now() - timedelta(seconds=100))
     make_job(hold=True)
     make_job(status="completed")
-    releasing(pool, last_error_at=timezone.now(), due_at=long_ago(70))
+    releasing(pool, retry_count=1, due_at=long_ago(70))
     QueueMessage.objects.create(created_at=long_ago(30))
     at = timezone.now() - timedelta(seconds=50)
     Worker.objects.create(host="h", pid=7, pass_started_at=at, beat_at=at)
@@ -83,7 +84,7 @@ def test_rows_are_told_as_they_are(settings: Any) -> None:
     assert shown.get_sample_value("planner_jobs", {"status": "completed"}) is None
     assert 100 <= value("planner_oldest_in_status_seconds", shown, status="pending") < 200
     assert value("planner_queue_depth", shown) == 1
-    assert value("planner_queue_capacity", shown) == settings.PLANNER_QUEUE_CAPACITY
+    assert value("planner_queue_fill", shown) == 0.2
     assert value("planner_provisions", shown, pool=pool.name, status="releasing") == 1
     assert value("planner_releases_failing", shown, pool=pool.name) == 1
     assert value("planner_oldest_release_seconds", shown, pool=pool.name) >= 50
