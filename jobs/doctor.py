@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django_q.models import Schedule, Task
 
 from jobs.conf import times
-from jobs.errors import UpstreamError, UpstreamKind
+from jobs.errors import UpstreamError, UpstreamKind, is_database_away
 from jobs.lifecycle.due import seconds_to_next_timer
 from jobs.models import Pool, Provision, Worker
 from jobs.reconciler.calls import batch_client, provisioner_of
@@ -56,10 +56,18 @@ def examine() -> Iterator[Check]:
             yield from probe(name)
         except (DatabaseError, InterfaceError) as error:
             connection.close()
-            said = f"the database does not answer ({type(error).__name__})"
-            yield Check(name, State.FAIL, said, "Start the database, or set DATABASE_URL to one that runs.")
+            yield _without_answer(name, error)
         except Exception as error:
             yield Check(name, State.FAIL, f"our own code failed: {error!r}", "Report it, with the log.")
+
+
+def _without_answer(name: str, error: Exception) -> Check:
+    """The driver's own words name hosts and accounts, and are left out."""
+    if is_database_away(error):
+        said = f"the database does not answer ({type(error).__name__})"
+        return Check(name, State.FAIL, said, "Start the database, or set DATABASE_URL to one that runs.")
+    said = f"the database's tables are not as expected ({type(error).__name__})"
+    return Check(name, State.FAIL, said, "Run: manage.py migrate")
 
 
 def _database(name: str) -> Iterator[Check]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, ProgrammingError, connection
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
@@ -179,6 +179,16 @@ def test_without_a_database_it_still_tells_of_the_rest(monkeypatch: pytest.Monke
     assert {name for name, check in found.items() if check["state"] == "fail"} >= {"database", "workers", "pools"}
     assert found["mds"]["state"] == "ok"
     assert "hunter2" not in json.dumps(found)
+
+
+@pytest.mark.usefixtures("well")
+def test_tables_that_are_not_there_yet_are_told_apart_from_a_database_that_is_away() -> None:
+    def miss(*_: Any) -> None:
+        raise ProgrammingError('relation "jobs_worker" does not exist')
+
+    with connection.execute_wrapper(miss):
+        found = examined()
+    assert (found["workers"]["state"], found["workers"]["remedy"]) == ("fail", "Run: manage.py migrate")
 
 
 @pytest.mark.usefixtures("well")
