@@ -34,12 +34,14 @@ def bench() -> Iterator[LambdaCloudBench]:
 
 
 @pytest.fixture
-def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[responses.RequestsMock]:
+def vendor(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[responses.RequestsMock]:
     """Lambda Cloud's own address, answering as told."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     for name in ("LAMBDA_CLOUD_BASE_URL", "LAMBDA_CLOUD_REGION"):
         monkeypatch.delenv(name, raising=False)
+    # nothing here is about time, and a busy machine needs more than a thirtieth of it
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "call_timeout": 10}
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
 
@@ -138,6 +140,7 @@ def test_what_is_asked_for_is_exactly_this(vendor: responses.RequestsMock) -> No
     assert int(tags.pop("abp:created"))
     assert tags == {
         "abp:installation": "default",
+        "abp:name": "one-0",
         "abp:provision": "provision-of-one",
         "abp:expires": "1893456000",
         "abp:replicas": "1",
@@ -181,6 +184,12 @@ def test_marks_are_read_from_the_name_if_no_tags_are_told(bench: LambdaCloudBenc
     assert bench.held("theirs")
     provisioner.release("one")
     assert bench.held("one") == []
+
+
+def test_an_instance_that_somebody_renamed_is_found_by_its_tags(vendor: responses.RequestsMock) -> None:
+    tags = [{"key": "abp:installation", "value": "default"}, {"key": "abp:name", "value": "one-0"}]
+    vendor.get(f"{API}/instances", json={"data": [instance(name="tom", tags=tags), instance(name="ann", tags=[])]})
+    assert get_provisioner("lambda_cloud", AT_ANY_PACE).observe(["one"])["one"].external_ids == ("i1",)
 
 
 def test_a_tag_of_another_installation_contradicts_the_name(vendor: responses.RequestsMock) -> None:

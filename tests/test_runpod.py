@@ -35,11 +35,13 @@ def bench() -> Iterator[RunPodBench]:
 
 
 @pytest.fixture
-def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[responses.RequestsMock]:
+def vendor(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[responses.RequestsMock]:
     """RunPod's own address, answering as told."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RUNPOD_BASE_URL", raising=False)
+    # nothing here is about time, and a busy machine needs more than a thirtieth of it
+    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "call_timeout": 10}
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
 
@@ -118,6 +120,12 @@ def test_a_pod_of_our_name_that_tells_no_owner_is_ours_but_found_by_nobody_who_l
     assert provisioner.discover() == {}
 
 
+def test_a_pod_that_somebody_renamed_is_found_all_the_same(vendor: responses.RequestsMock) -> None:
+    marks = {**pod()["env"], "ABP_NAME": "one-0"}
+    vendor.get(PODS, json=[pod(name="tom's pod", env=marks)])
+    assert get_provisioner("runpod", {}).observe(["one"])["one"].external_ids == ("p1",)
+
+
 def test_a_replica_that_vanished_breaks_the_resource(bench: RunPodBench) -> None:
     provisioner = bench.provisioner()
     first, *_ = provisioner.ensure(wanted(replicas=2)).external_ids
@@ -163,6 +171,7 @@ def test_what_is_asked_for_is_exactly_this(vendor: responses.RequestsMock) -> No
         "env": {
             "PUBLIC_KEY": ENVIRONMENT["RUNPOD_SSH_PUBLIC_KEY"],
             "ABP_INSTALLATION": "default",
+            "ABP_NAME": "one-0",
             "ABP_PROVISION_ID": "provision-of-one",
             "ABP_EXPIRES": "1893456000",
             "ABP_REPLICAS": "2",

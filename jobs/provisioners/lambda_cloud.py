@@ -135,20 +135,28 @@ class LambdaCloudProvisioner:
         until = until or time.monotonic() + self._call_timeout / 2
         data = self._call("GET", "/instances", until)
         try:
-            ours = [each for each in data if self._is_ours(each) and each["status"] != "terminated"]
-            addresses = {str(each["id"]): (str(each["ip"]), _SSH_PORT) for each in ours if each.get("ip")}
+            named = [(self._identity(each), each) for each in data if each["status"] != "terminated"]
+            ours = [(identity, each) for identity, each in named if identity is not None]
+            addresses = {str(each["id"]): (str(each["ip"]), _SSH_PORT) for _, each in ours if each.get("ip")}
             answering = set(addresses)
             if self._probe is not None and is_probed:
                 answering = self._probe.answering(addresses, until)
-            return [_machine(each, answering) for each in ours]
+            return [_machine(each, identity, answering) for identity, each in ours]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _unreadable(UpstreamKind.TRANSIENT) from error
 
-    def _is_ours(self, instance: dict[str, Any]) -> bool:
-        """By the name's own mark; a tag may only contradict, for a listing may come without tags."""
+    def _identity(self, instance: dict[str, Any]) -> tuple[str, int] | None:
+        """The provision and the replica; None if it is not ours.
+
+        By its tags, for somebody may have renamed it in Lambda's console; by its name's own mark if no tags are told.
+        """
+        tags = _tags(instance)
+        if tags.get("abp:installation", self._installation) != self._installation:
+            return None
+        if "abp:installation" in tags and "abp:name" in tags:
+            return parse_name(tags["abp:name"])
         match = _NAME.fullmatch(str(instance.get("name") or ""))
-        is_named = match is not None and match["owner"] == self._owner and parse_name(match["machine"]) is not None
-        return is_named and _tags(instance).get("abp:installation", self._installation) == self._installation
+        return parse_name(match["machine"]) if match and match["owner"] == self._owner else None
 
     def _new_instance(self, request: ResourceRequest, until: float) -> dict[str, Any]:
         """What all replicas have in common."""
@@ -182,6 +190,7 @@ class LambdaCloudProvisioner:
         expires, created = int(request.expires_at.timestamp()), time.time_ns()
         tags = {
             "abp:installation": request.installation,
+            "abp:name": machine_name(request.name, replica),
             "abp:provision": request.provision_id,
             "abp:expires": str(expires),
             "abp:replicas": str(request.replicas),
@@ -239,10 +248,9 @@ def _tags(instance: dict[str, Any]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in instance.get("tags") or []}
 
 
-def _machine(instance: dict[str, Any], answering: set[str]) -> Machine:
+def _machine(instance: dict[str, Any], identity: tuple[str, int], answering: set[str]) -> Machine:
     instance_id, status, ip = str(instance["id"]), str(instance["status"]), instance.get("ip")
-    match = _NAME.fullmatch(instance["name"])
-    provision, replica = (match and parse_name(match["machine"])) or ("", 0)
+    provision, replica = identity
     tags, instance_type = _tags(instance), instance.get("instance_type") or {}
     state, message = ResourceState.PENDING, ""
     if status in _BROKEN:

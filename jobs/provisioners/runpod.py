@@ -141,8 +141,9 @@ class RunPodProvisioner:
         A listing without environments must not read as one without pods.
         """
         mark = (pod.get("env") or {}).get("ABP_INSTALLATION")
-        is_named = parse_name(str(pod.get("name") or "")) is not None
-        return is_named and (mark == self._installation if is_proven else mark in (None, self._installation))
+        return _identity(pod) is not None and (
+            mark == self._installation if is_proven else mark in (None, self._installation)
+        )
 
     def _new_pod(self, request: ResourceRequest, replica: int) -> dict[str, Any]:
         if not self._public_key:
@@ -165,6 +166,7 @@ class RunPodProvisioner:
                 **mapping(self._pod, "env"),
                 "PUBLIC_KEY": self._public_key,
                 "ABP_INSTALLATION": request.installation,
+                "ABP_NAME": machine_name(request.name, replica),
                 "ABP_PROVISION_ID": request.provision_id,
                 "ABP_EXPIRES": str(int(request.expires_at.timestamp())),
                 "ABP_REPLICAS": str(request.replicas),
@@ -189,6 +191,11 @@ class RunPodProvisioner:
         raise UpstreamError(kind, message, code=code, retry_after_seconds=retry_after_seconds(response))
 
 
+def _identity(pod: dict[str, Any]) -> tuple[str, int] | None:
+    """The provision and the replica; somebody may have renamed the pod in RunPod's console."""
+    return parse_name(str((pod.get("env") or {}).get("ABP_NAME") or pod.get("name") or ""))
+
+
 def _ssh_address(pod: dict[str, Any]) -> tuple[str, int] | None:
     """Where its ssh server can be reached: both are told only some time after it runs."""
     port = (pod.get("portMappings") or {}).get("22")
@@ -197,7 +204,7 @@ def _ssh_address(pod: dict[str, Any]) -> tuple[str, int] | None:
 
 def _machine(pod: dict[str, Any], address: tuple[str, int] | None, answering: set[str]) -> Machine:
     pod_id, status = str(pod["id"]), str(pod["desiredStatus"])
-    provision, replica = parse_name(pod["name"]) or ("", 0)
+    provision, replica = _identity(pod) or ("", 0)
     marks = pod.get("env") or {}
     state, message = ResourceState.PENDING, ""
     if status in {"EXITED", "TERMINATED"}:
