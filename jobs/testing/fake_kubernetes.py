@@ -19,6 +19,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from jobs.testing.ledger import Held
@@ -98,6 +99,13 @@ class FakeKubernetes(ProviderServer):
     def refusal(self, status: int, code: str, message: str, retry_after_seconds: int | None = None) -> Answer:
         """A Status, as Kubernetes answers every error."""
         return Answer(status, _status(status, code, message), retry_after_seconds)
+
+    def scripted_refusal(self, rule: Rule) -> Answer:
+        """With the reason that goes with the status, unless the rule has a `Refusal`."""
+        if rule.code in set(self.refusals):
+            return super().scripted_refusal(rule)
+        reason = HTTPStatus(rule.status).phrase.replace(" ", "")
+        return self.refusal(rule.status, reason, "as scripted", rule.retry_after_seconds)
 
     # --- pods ---
 
