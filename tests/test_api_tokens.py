@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from jobs.api import tokens
+from jobs import tokens
 from jobs.models import ApiToken
 from jobs.models.access import ApiTokenQuerySet
 from tests.api_client import API, ApiClient, api, assert_refused

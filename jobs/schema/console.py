@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs import conf
 from jobs.api import wire
-from jobs.api.tokens import MAX_NAME, MAX_SECONDS, token_json
+from jobs.api.tokens import token_json
 from jobs.api.vocabulary import PROVISION_WORDS, job_word
 from jobs.files import PURPOSE
 from jobs.holds import MAX_REASON_LENGTH
@@ -31,6 +31,7 @@ from jobs.schema.shapes import (
     text,
 )
 from jobs.statuses import FailureStage, JobStatus, ProvisionStatus
+from jobs.tokens import MAX_NAME, MAX_SECONDS
 from jobs.validation import (
     ACCEPTED,
     MAX_METADATA_PAIRS,
