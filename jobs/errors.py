@@ -43,6 +43,14 @@ class InvalidRequest(PlannerError):
         self.reason = message
 
 
+class InvalidFile(InvalidRequest):
+    """Lines of an uploaded file are wrong; nothing was stored. The message tells the first, `problems` some more."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("file", problems[0])
+        self.problems = problems
+
+
 class FileTooLarge(InvalidRequest):
     """An uploaded file is over the size limit; nothing was stored."""
 

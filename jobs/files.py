@@ -95,8 +95,8 @@ class FileContent:
 def upload(user: User, file: File[Any], purpose: str = PURPOSE) -> InputFile:
     """Check a JSONL file, hand it to the MDS and record whose it is.
 
-    Raises `Forbidden`, `InvalidRequest` (it names the first bad line), `FileTooLarge` and `Unavailable`; each stores
-    nothing.
+    Raises `Forbidden`, `InvalidRequest` (`InvalidFile` names the first bad lines), `FileTooLarge` and `Unavailable`;
+    each stores nothing.
     """
     if not user.has_perm(SUBMIT_JOB):
         raise Forbidden("you may not upload files")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from jobs import conf
-from jobs.errors import InvalidRequest
+from jobs.errors import InvalidFile, InvalidRequest
 
 MAX_LINE_BYTES = 10 * 1024 * 1024  # one line is held in memory to be checked
+MOST_PROBLEMS = 10  # bad lines that are told; what is behind them is not read
 
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
 _WORDS: dict[type, str] = {str: "a string", list: "a list"}
@@ -34,21 +35,25 @@ class Requests:
 
 
 def check_lines(content: IO[bytes]) -> Requests:
-    """Read a file to its end; raises `InvalidRequest`, which names the first bad line."""
+    """Read a file to its end; raises `InvalidRequest`, or `InvalidFile`, which names the first bad lines."""
     count, number, endpoint = 0, 0, ""
-    while line := content.readline(MAX_LINE_BYTES + 1):
+    problems: list[str] = []
+    while len(problems) < MOST_PROBLEMS and (line := content.readline(MAX_LINE_BYTES + 1)):
         number += 1
         if len(line) > MAX_LINE_BYTES:
-            raise InvalidRequest("file", f"line {number}: longer than {MAX_LINE_BYTES} bytes")
+            problems.append(f"line {number}: longer than {MAX_LINE_BYTES} bytes")
+            break
         if not line.strip():
             continue
         try:
             endpoint = _endpoint_of(line, endpoint)
         except _BadLine as bad:
-            raise InvalidRequest("file", f"line {number}: {bad}") from None
+            problems.append(f"line {number}: {bad}")
         count += 1
         if count > conf.MAX_FILE_LINES:
             raise InvalidRequest("file", f"has more than {conf.MAX_FILE_LINES} requests")
+    if problems:
+        raise InvalidFile(problems)
     if count == 0:
         raise InvalidRequest("file", "is empty")
     return Requests(count, endpoint)

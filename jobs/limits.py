@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
 
@@ -70,10 +70,11 @@ class Room:
 
 @dataclass
 class PoolRoom:
-    """How much more one pool takes, and of what."""
+    """How much more one pool takes, of what, and what is held there now."""
 
     pool: Pool
     room: Room
+    use: Use = field(default_factory=Use)
 
     def offers(self, accelerator_type: str, now: datetime) -> bool:
         """Whether the pool has not just said that it has none of this type."""
@@ -97,7 +98,8 @@ class Rooms:
         self.pools: list[PoolRoom] = []
         self.held_pools: list[PoolRoom] = []
         for pool in Pool.objects.order_by("-priority", "name"):
-            found = PoolRoom(pool, _room(pool, None, self._by_pool[pool.id]))
+            use = self._by_pool[pool.id]
+            found = PoolRoom(pool, _room(pool, None, use), use)
             (self.pools if pool.is_enabled else self.held_pools).append(found)
         self._in_order: dict[Wanted, list[PoolRoom]] = {}
 

@@ -60,7 +60,7 @@ from jobs.models import InputFile, Job, JobEvent, Pool, Provision
 from jobs.placement import Wanted, queue_class
 from jobs.statuses import LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
 from jobs.validation import CheckedRequest, JobRequest, check, check_text
-from jobs.waiting import PoolAnswer, Waiting, oldest_in_status, waiting_for, waiting_for_each
+from jobs.waiting import PoolAnswer, Waiting, oldest_in_status, place_in_queue, waiting_for, waiting_for_each
 
 __all__ = [
     "JobFilter",
@@ -90,6 +90,7 @@ __all__ = [
     "lock_timeline",
     "mark_hold",
     "oldest_in_status",
+    "place_in_queue",
     "prioritise",
     "refresh_job",
     "refresh_pool",

@@ -63,6 +63,14 @@ def waiting_for_each(jobs: Iterable[Job]) -> dict[str, Waiting]:
     }
 
 
+def place_in_queue(job: Job) -> str:
+    """A pending job's place among those of its class, whatever else it waits for; as `Waiting.position`.
+
+    Costs a few queries; "" for one that is in no queue.
+    """
+    return _place_in_queue(job).position if _waits_for_pools(job) else ""
+
+
 def oldest_in_status() -> dict[str, datetime]:
     """For each live status that some job has: since when the one that is longest in it is there.
 

@@ -40,7 +40,7 @@ def handler500(request: HttpRequest) -> HttpResponse:
         refusal = Refusal(500, "internal error")
     if answer := _json(request, refusal):
         return answer
-    response = defaults.server_error(request)
+    response = defaults.server_error(request, f"{refusal.http}.html")
     response.status_code = refusal.http
     for name, value in refusal.headers.items():
         response[name] = value

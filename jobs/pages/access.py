@@ -16,18 +16,19 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from jobs import oidc
+from jobs.pages import live
 
 View = Callable[Concatenate[HttpRequest, User, ...], HttpResponse]
 
 
 def signed_in(view: View) -> Callable[..., HttpResponse]:
-    """Hand the view its user; send everybody else to the login and back."""
+    """Hand the view its user; send everybody else to the login and back, whatever part of a page they asked for."""
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if isinstance(request.user, User):
             return view(request, request.user, *args, **kwargs)
-        return _to_log_in(request.get_full_path())
+        return _to_log_in(request, live.page_path(request))
 
     return guarded
 
@@ -37,11 +38,11 @@ def admin_log_in(request: HttpRequest) -> HttpResponse:
     """In the place of the admin's own log-in, which counts no attempts and knows no identity provider."""
     if request.user.is_authenticated:  # and yet was sent here: another log-in would only lead here again
         raise PermissionDenied("The admin is for operators.")
-    return _to_log_in(request.GET.get("next", "/admin/"))
+    return _to_log_in(request, request.GET.get("next", "/admin/"))
 
 
-def _to_log_in(return_to: str) -> HttpResponse:
-    return redirect(f"{settings.LOGIN_URL}?{urlencode({'return': return_to})}")
+def _to_log_in(request: HttpRequest, return_to: str) -> HttpResponse:
+    return live.go_to(request, f"{settings.LOGIN_URL}?{urlencode({'return': return_to})}")
 
 
 @require_POST

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.utils.cache import get_conditional_response
+from django_htmx.http import HttpResponseClientRedirect
+from django_htmx.middleware import HtmxDetails
 
 PARAMETER = "part"
 
@@ -43,3 +46,14 @@ class LivePart:
 def is_asked_for(request: HttpRequest) -> bool:
     """Whether the caller wants the fragment rather than the page around it."""
     return PARAMETER in request.GET
+
+
+def page_path(request: HttpRequest) -> str:
+    """The address of the page that asks, whether for itself or for a part of it."""
+    return HtmxDetails(request).current_url_abs_path or request.get_full_path()
+
+
+def go_to(request: HttpRequest, to: str, *arguments: Any, **keywords: Any) -> HttpResponse:
+    """A redirect of the whole page, also when only a part of it was asked for. Takes what `redirect` takes."""
+    answer = redirect(to, *arguments, **keywords)
+    return HttpResponseClientRedirect(answer.url) if HtmxDetails(request) else answer

@@ -11,13 +11,23 @@ from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
 from jobs import files, planner
 from jobs.conf import ENDPOINTS, MAX_REPLICAS
-from jobs.errors import Conflict, FileTooLarge, Forbidden, InvalidRequest, PlannerError, QueueFull, Unavailable
+from jobs.errors import (
+    Conflict,
+    FileTooLarge,
+    Forbidden,
+    InvalidFile,
+    InvalidRequest,
+    PlannerError,
+    QueueFull,
+    Unavailable,
+)
 from jobs.models import DeploymentTemplate, InputFile
+from jobs.pages import live
 from jobs.pages.access import signed_in
 
 OFFERED_FILES = 50
@@ -72,13 +82,13 @@ class NewJobForm(forms.Form):
         label="Model and template",
         required=False,
         choices=template_choices,
-        help_text="The accelerators are per replica.",
+        help_text="In brackets what each replica runs on.",
     )
     upload = forms.FileField(
         label="Input file",
         required=False,
         help_text="One request per line (.jsonl), up to 100 MiB and 50 000 lines.",
-        widget=forms.FileInput(attrs={"accept": ".jsonl,.json"}),
+        widget=forms.FileInput(attrs={"accept": ".jsonl,.json", "data-drop": ""}),
     )
     input_file = forms.ChoiceField(label="Or a file uploaded before", required=False)
     endpoint = forms.ChoiceField(choices=[(endpoint, endpoint) for endpoint in ENDPOINTS])
@@ -98,9 +108,6 @@ class NewJobForm(forms.Form):
             required=False,
             choices=[("", "None"), *((known.pk, file_label(known)) for known in offered)],
         )
-        for name, field in self.fields.items():
-            if field.help_text:
-                field.widget.attrs["aria-describedby"] = f"help_{name}"
 
     def clean(self) -> dict[str, Any]:
         """One file, new or known."""
@@ -126,7 +133,7 @@ class NewJobForm(forms.Form):
 
 
 def _blank_or_bound(request: HttpRequest, user: User, **changes: str) -> NewJobForm:
-    offered = list(files.visible_files(user).filter(owner=user)[:OFFERED_FILES])
+    offered = list(files.visible_files(user).filter(owner=user, deletion_requested_at=None)[:OFFERED_FILES])
     if request.method != "POST":
         first = DeploymentTemplate.objects.filter(status=DeploymentTemplate.Status.ACTIVE).order_by(*BY_NAME).first()
         return NewJobForm(
@@ -160,7 +167,7 @@ def new_job(request: HttpRequest, user: User) -> HttpResponse:
     except (InvalidRequest, Conflict, QueueFull, Unavailable) as refused:
         return _refused(request, user, refused, kept)
     messages.success(request, "Job accepted.")
-    return redirect("pages:detail", job_id=job.pk)
+    return live.go_to(request, "pages:detail", job_id=job.pk)
 
 
 def _refused(request: HttpRequest, user: User, refused: PlannerError, kept: InputFile | None) -> HttpResponse:
@@ -171,6 +178,8 @@ def _refused(request: HttpRequest, user: User, refused: PlannerError, kept: Inpu
     form = _blank_or_bound(request, user, **changes)
     form.full_clean()
     match refused:
+        case InvalidFile():
+            form.add_error("upload", [problem[:1].upper() + problem[1:] for problem in refused.problems])
         case InvalidRequest():
             field = FORM_FIELDS.get(refused.field, refused.field)
             reason = refused.reason

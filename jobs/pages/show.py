@@ -6,15 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Q, QuerySet
+from django.db.models import Max, Q, QuerySet
 from django.utils import timezone
 
 from jobs import planner
 from jobs.conf import times
 from jobs.models import BatchScan, Job, Worker
-from jobs.statuses import RUNNING
+from jobs.statuses import RUNNING, JobStatus
 
 PAGE_SIZE = 25
+# The legend.
+MEANINGS = {
+    JobStatus.PENDING: "Accepted; waits for room in a pool.",
+    JobStatus.PROVISIONING: "Accelerators are being rented for it.",
+    JobStatus.SUBMITTING: "They are ready; its batch is handed over.",
+    JobStatus.SCHEDULING: "The batch waits to be started.",
+    JobStatus.VALIDATING: "The batch's input is being checked.",
+    JobStatus.IN_PROGRESS: "Requests are being answered.",
+    JobStatus.FINALIZING: "All is answered; the output is being written.",
+    JobStatus.CANCELLING: "A cancel was asked for and is under way.",
+    JobStatus.COMPLETED: "Every request is accounted for.",
+    JobStatus.FAILED: "It could not be done; its page says why.",
+    JobStatus.EXPIRED: "Its time ran out; output so far is kept.",
+    JobStatus.CANCELLED: "Stopped because somebody asked; output so far is kept.",
+}
 # Documents a list never shows.
 HEAVY = ("metadata", "template_spec", "client", "provider_config", "batch_view", "usage")
 
@@ -26,6 +41,9 @@ class Progress:
     total: int
     completed: int
     failed: int
+
+    def __str__(self) -> str:
+        return f"{self.done:,} / {self.total:,}"
 
     @property
     def done(self) -> int:
@@ -47,10 +65,10 @@ class JobRow:
     waits: str
 
 
-def waits_of(job: Job) -> str:
+def waits_of(job: Job) -> planner.Waiting | None:
     """Why the job is where it is; nothing for a batch that simply runs, whose progress says more."""
     is_upset = job.batch_missing_at or (job.provision and job.provision.release_requested_at)
-    return "" if job.shown_status in RUNNING and not is_upset else planner.waiting_for(job).sentence
+    return None if job.is_terminal or (job.shown_status in RUNNING and not is_upset) else planner.waiting_for(job)
 
 
 def progress_of(job: Job) -> Progress | None:
@@ -102,11 +120,23 @@ def _beyond(at: datetime, pk: str, *, newer: bool) -> Q:
     return Q(**{f"accepted_at__{side}e": at}) & (Q(**{f"accepted_at__{side}": at}) | Q(**{f"pk__{side}": pk}))
 
 
-def banners() -> list[str]:
+@dataclass(frozen=True)
+class Banner:
     """What everybody should know because it holds up all jobs."""
-    lines = []
-    if not Worker.objects.filter(beat_at__gt=timezone.now() - timedelta(seconds=times().unready)).exists():
-        lines.append("No workers running: jobs wait. Start “manage.py run_workers”.")
-    if BatchScan.objects.exclude(last_error="").exists():
-        lines.append("The metadata service does not answer; jobs wait and go on by themselves.")
-    return lines
+
+    text: str
+    since: datetime | None
+    advice: str
+
+
+def banners() -> list[Banner]:
+    """None while everything that jobs need is there."""
+    found = []
+    last_beat_at = Worker.objects.aggregate(at=Max("beat_at"))["at"]
+    if last_beat_at is None or last_beat_at < timezone.now() - timedelta(seconds=times().unready):
+        found.append(Banner("No workers are running", last_beat_at, "Jobs are accepted and wait until workers start."))
+    scan = BatchScan.objects.exclude(last_error="").only("ended_at").first()
+    if scan is not None:
+        text = "The metadata service does not answer"
+        found.append(Banner(text, scan.ended_at, "Jobs wait and go on by themselves; files cannot be sent or fetched."))
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
@@ -15,25 +14,26 @@ from jobs.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from jobs.models import Job
 from jobs.pages import live, show
 from jobs.pages.access import signed_in
-from jobs.statuses import PROVISION_ENDED, JobStatus, shown_as
+from jobs.pages.filters import Filters
+from jobs.pages.stages import stages
+from jobs.statuses import PROVISION_ENDED
 
 
 @require_safe
 @signed_in
 def job_list(request: HttpRequest, user: User) -> HttpResponse:
     """The jobs this user may see, newest first."""
-    status, search = _given(request, "status"), _given(request, "q")
-    is_known = status in JobStatus.values
-    shown = (shown_as(status) if is_known else Q(pk__in=[])) if status else Q()
-    jobs = planner.find_jobs(user, planner.JobFilter(shown=shown, search=search))
-    page = show.page_of(jobs, older_than=_given(request, "older_than"), newer_than=_given(request, "newer_than"))
+    filters = Filters.of(request.GET)
+    try:
+        jobs, problem = planner.find_jobs(user, filters.wanted()), ""
+    except InvalidRequest as wrong:
+        jobs, problem = Job.objects.none(), f"{wrong.reason[:1].upper()}{wrong.reason[1:]}."
+    page = show.page_of(jobs, older_than=_job_id(request, "older_than"), newer_than=_job_id(request, "newer_than"))
     context = {
         "rows": show.job_rows(page.jobs),
         "page": page,
-        "status": status,
-        "is_known": is_known,
-        "search": search,
-        "statuses": JobStatus.values,
+        "filters": filters,
+        "problem": problem,
         "shows_owner": user.has_perm("jobs.view_all_jobs"),
         "may_submit": user.has_perm("jobs.submit_job"),
         "banners": show.banners(),
@@ -42,10 +42,10 @@ def job_list(request: HttpRequest, user: User) -> HttpResponse:
     part = live.LivePart.render(request, "pages/_list.html", context, is_live=is_live)
     if live.is_asked_for(request):
         return part.response(request)
-    return render(request, "pages/list.html", {**context, "part": part})
+    return render(request, "pages/list.html", {**context, "part": part, "meanings": show.MEANINGS})
 
 
-def _given(request: HttpRequest, name: str) -> str:
+def _job_id(request: HttpRequest, name: str) -> str:
     # PostgreSQL cannot even compare with a NUL.
     return request.GET.get(name, "").replace("\0", "").strip()
 
@@ -66,6 +66,7 @@ def job_detail(request: HttpRequest, user: User, job_id: str) -> HttpResponse:
     provisions = list(job.provisions.select_related("pool").order_by("-requested_at"))
     context = {
         "job": job,
+        "stages": stages(job),
         "progress": show.progress_of(job),
         "waits": show.waits_of(job),
         "timeline": lines,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, sync_playwright
 
 PATH = shutil.which("chromium") or "/usr/bin/chromium"
 # set to `required` where a skipped test would go unnoticed
@@ -59,8 +59,3 @@ class Watch:
     def _check_message(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"} and not message.text.startswith(_EXPECTED):
             self.faults.append(f"console: {message.text}")
-
-
-def rest(page: Page) -> None:
-    """Wait until the page has asked for nothing for a moment: its scripts have run."""
-    page.wait_for_load_state("networkidle")

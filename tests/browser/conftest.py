@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from jobs.conf import Times
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.testing.fake_mds import FakeMds
 from tests.browser import chromium as browsers
 from tests.browser.site import Site
+
+expect.set_options(timeout=20_000)  # a busy machine's patience
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -13,7 +13,7 @@ def test_nothing_outside_can_be_reached_and_whatever_is_asked_for_there_is_a_fau
     context = site.chromium.new_context()
     watch = Watch(context, site.url)
     page = context.new_page()
-    page.goto(f"{site.url}/jobs/signed-out")
+    page.goto(f"{site.url}/healthz")  # the pages' own policy would be in the way
     assert watch.faults == []
     for address in ("http://192.0.2.1/", "http://example.org/"):
         reached = page.evaluate(

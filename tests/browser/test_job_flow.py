@@ -6,13 +6,13 @@ from playwright.sync_api import Page, expect
 
 from jobs.models import Job
 from jobs.testing.script import Rule
+from tests.batch_file import lines
 from tests.browser.site import Site
 from tests.engine import is_quiet, simulated_pool
 from tests.factories import make_template, make_user
 from tests.flow import has_status
 
-LINE = '{"custom_id": "c%d", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}\n'
-INPUT = {"name": "in.jsonl", "mimeType": "application/jsonl", "buffer": "".join(LINE % n for n in range(3)).encode()}
+INPUT = {"name": "in.jsonl", "mimeType": "application/jsonl", "buffer": lines(3)}
 
 
 def submit(page: Page, name: str) -> None:
