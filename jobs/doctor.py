@@ -17,11 +17,11 @@ from django_q.models import Schedule, Task
 
 from jobs.conf import times
 from jobs.errors import UpstreamError, UpstreamKind, is_database_away
-from jobs.lifecycle.due import seconds_to_next_timer
-from jobs.models import Pool, Provision, Worker
+from jobs.models import Pool, Provision
 from jobs.reconciler.calls import batch_client, provisioner_of
 from jobs.schedules import CHORES
 from jobs.statuses import ProvisionStatus
+from jobs.vital_signs import beating_workers, lag_seconds, stalled_workers
 
 _OLDEST_POSTGRESQL = 140_000
 _LIMITS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
@@ -123,22 +123,17 @@ def _settings(name: str) -> Iterator[Check]:
 
 
 def _workers(name: str) -> Iterator[Check]:
-    limit = timedelta(seconds=times().unready)
-    beating = Worker.objects.filter(beat_at__gt=Now() - limit)
-    count, hosts = beating.count(), beating.values("host").distinct().count()
-    if not count:
-        yield Check(name, State.FAIL, f"none has beaten for {limit.total_seconds():g} s", "Run: manage.py run_workers")
+    if count := beating_workers():
+        yield Check(name, State.OK, f"{count} make progress")
     else:
-        yield Check(name, State.OK, f"{count} of {hosts} host{'s' if hosts > 1 else ''} make progress")
-    stuck = Worker.objects.filter(beat_at__lte=Now() - limit, beat_at__gt=Now() - _NEWS, pass_ended_at=None)
-    named = [f"{host}:{pid}" for host, pid in stuck.values_list("host", "pid")[:10]]
-    if named:
+        yield Check(name, State.FAIL, f"none has beaten for {times().unready:g} s", "Run: manage.py run_workers")
+    if stalled := stalled_workers():
         remedy = "If such a process still runs it hangs or is stopped: kill it, run_workers starts another."
-        yield Check(name, State.WARN, f"did not end a pass: {', '.join(named)}", remedy)
+        yield Check(name, State.WARN, "; ".join(map(str, stalled[:10])), remedy)
 
 
 def _work(name: str) -> Iterator[Check]:
-    late = -(seconds_to_next_timer() or 0.0)
+    late = lag_seconds()
     if late > times().stalled:
         yield Check(name, State.WARN, f"the oldest is {late:.0f} s late", "Start more workers; look at their log.")
     else:
