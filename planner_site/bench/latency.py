@@ -28,6 +28,7 @@ WAITING = 1000  # resources of others
 READY_SECONDS = 0.3  # long enough for the create's own answer not to say so
 OBSERVE_SECONDS = 0.5
 WAITING_SECONDS = 300  # until all are asked for
+_SETTINGS = "planner_site.bench.latency_settings"
 
 
 def measure(purpose: str, scale: float) -> Figures:
@@ -66,7 +67,7 @@ def _spread(found: list[float]) -> dict[str, float]:
 
 def _latencies(purpose: str, jobs: int, created_at: Callable[[str], float], mds_url: str = "") -> list[float]:
     """Milliseconds from each POST's answer to the unix time `created_at` tells for its job."""
-    with LocalPlanner(purpose, ready_seconds=0, mds_url=mds_url) as planner:
+    with LocalPlanner(purpose, ready_seconds=0, mds_url=mds_url, settings_module=_SETTINGS) as planner:
         planner.start()
         from django.db import connection
 
@@ -101,7 +102,10 @@ class _Lags:
 
 def _ready_to_submit(purpose: str, jobs: int, waiting: int) -> _Lags:
     lags = _Lags()
-    with Stub(purpose) as stub, LocalPlanner(purpose, provider_url=stub.url, mds_url=stub.url) as planner:
+    with (
+        Stub(purpose) as stub,
+        LocalPlanner(purpose, provider_url=stub.url, mds_url=stub.url, settings_module=_SETTINGS) as planner,
+    ):
         planner.start()
         from django.db import connection
 
