@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
 
-from django.db.models import Count, F, OuterRef, Q, Subquery, Sum
+from django.db import connection
+from django.db.models import OuterRef, Subquery
 
 from jobs.models import Job, OwnerQuota, Pool, Provision, Queue
 from jobs.models.queue import Rules
@@ -16,6 +17,12 @@ from jobs.placement import Wanted
 from jobs.statuses import PROVISION_ENDED, ProvisionStatus
 
 _STARTING = (ProvisionStatus.REQUESTED, ProvisionStatus.PROVISIONING)
+_USED = """
+    SELECT provision.pool_id, job.owner_id, provision.status = ANY(%s), count(*),
+        sum(job.accelerator_count * job.replicas)
+    FROM jobs_provision AS provision JOIN jobs_job AS job ON job.id = provision.job_id
+    WHERE provision.status <> ALL(%s) GROUP BY 1, 2, 3
+"""
 
 
 def accelerators_of(job: Job) -> int:
@@ -142,13 +149,11 @@ def the_queue() -> Queue:
     return Queue.objects.first() or Queue()
 
 
-def _used() -> Collection[tuple[int, int, bool, int, int]]:
-    live = Provision.objects.filter(~Q(status__in=sorted(PROVISION_ENDED))).order_by()
-    return (
-        live.annotate(is_starting=Q(status__in=_STARTING))
-        .values_list("pool_id", "job__owner_id", "is_starting")
-        .annotate(jobs=Count("id"), accelerators=Sum(F("job__accelerator_count") * F("job__replicas")))
-    )
+def _used() -> list[tuple[int, int, bool, int, int]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_USED, [sorted(_STARTING), sorted(PROVISION_ENDED)])
+        used: list[tuple[int, int, bool, int, int]] = cursor.fetchall()
+    return used
 
 
 def _room(limited: Pool | Rules, default: Rules | None, use: Use) -> Room:

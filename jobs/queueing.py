@@ -16,11 +16,9 @@ from typing import Any, NamedTuple, Protocol
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import QuerySet
 from django.utils.module_loading import import_string
 
 from jobs.models import Job
-from jobs.models.job import QUEUED
 from jobs.placement import Wanted
 from jobs.statuses import JobStatus
 
@@ -126,9 +124,17 @@ def priority_span(priority: int) -> timedelta:
     return timedelta(seconds=priority * settings.PLANNER_PRIORITY_AGEING_SECONDS)
 
 
-def admissible() -> QuerySet[Job]:
-    """Pending jobs that may be admitted: not held, not being cancelled, in nobody's hands."""
-    return Job.objects.filter(QUEUED, cancel_requested_at__isnull=True, lease_expires_at__isnull=True)
+def has_admissible() -> bool:
+    """Whether any pending job may be admitted: not held, not being cancelled, in nobody's hands."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT EXISTS (SELECT FROM jobs_job WHERE {_ADMISSIBLE})")  # noqa: S608 - a constant
+        return bool(cursor.fetchone()[0])
+
+
+def lock_admissible(ids: Collection[str]) -> dict[str, Job]:
+    """Lock those of these jobs that may be admitted, but those locked by somebody else."""
+    locked = f"SELECT * FROM jobs_job WHERE id = ANY(%s) AND {_ADMISSIBLE} FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608 - a constant
+    return {job.id: job for job in Job.objects.raw(locked, [list(ids)])} if ids else {}
 
 
 def lock_admission() -> None:
@@ -293,6 +299,7 @@ def _counted(sql: str, values: dict[str, Any]) -> int:
 
 # The condition of the indexes `job_queue` and `job_queue_ranked`.
 _QUEUED = "status = 'pending' AND NOT hold"
+_ADMISSIBLE = f"{_QUEUED} AND cancel_requested_at IS NULL AND lease_expires_at IS NULL"
 # All jobs of a class want the same; any of them tells it.
 _QUEUE = "queue_class, owner_id, accelerator_type, accepts"
 

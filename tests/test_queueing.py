@@ -49,7 +49,7 @@ def test_what_is_held_or_cancelled_or_in_hand_or_not_pending_is_not_admitted() -
     make_job(lease_expires_at=now + timedelta(minutes=1))
     for status in set(JobStatus) - {JobStatus.PENDING}:
         make_job(status=status)
-    assert list(queueing.admissible()) == [free]
+    assert list(queueing.lock_admissible([job.id for job in Job.objects.all()]).values()) == [free]
     assert merged(FifoQueue()) == [free.id]
 
 

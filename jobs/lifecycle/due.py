@@ -28,6 +28,10 @@ _DUE_JOBS = f"""
     ORDER BY due.claimable_at
 """  # noqa: S608 - only constants are put in
 
+_HAS_SUSPECT = f"""
+    SELECT EXISTS (SELECT FROM jobs_job WHERE crashes > 0 AND claimable_at <= now() AND {_SUSPECT})
+"""  # noqa: S608 - only constants are put in
+
 # One at a time per status and pool in the whole installation: many suspects leave the other workers to the other jobs,
 # and an upstream that hangs holds up no suspect that does not need it. (A leased row's bulkhead is of its next call.)
 _DUE_SUSPECT = f"""
@@ -86,6 +90,13 @@ def database_started_at() -> datetime:
 def due_jobs(free: Mapping[int, int]) -> list[Job]:
     """Lock what is due, per bulkhead at most its free places."""
     return list(Job.objects.raw(_DUE_JOBS, [list(free), list(free.values())]))
+
+
+def has_suspect() -> bool:
+    """Whether a due job may have killed its worker before: the usual answer, no, needs no transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(_HAS_SUSPECT)
+        return bool(cursor.fetchone()[0])
 
 
 def due_suspect() -> list[Job]:

@@ -25,7 +25,7 @@ def admission(slots: dict[Bulkhead, int], send_hint: Callable[[], None]) -> Take
 
     Another process in the middle of its own step is waited for no longer than the lock timeout; a hint stands in.
     """
-    if not queueing.admissible().exists():
+    if not queueing.has_admissible():
         return Taken()
     began = time.monotonic()
     try:
@@ -48,7 +48,7 @@ def _picks(now: datetime) -> list[Pick]:
         return []
     chosen = _chosen(rooms, now)
     # not those whom somebody else has in hand, or has cancelled or held meanwhile: their turn comes again
-    locked = queueing.admissible().select_for_update(skip_locked=True, no_key=True).in_bulk(list(chosen))
+    locked = queueing.lock_admissible(chosen)
     picks = []
     for job_id, pool in chosen.items():
         job = locked.get(job_id)

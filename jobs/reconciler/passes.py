@@ -14,6 +14,7 @@ from jobs import metrics, request_ids
 from jobs.conf import times
 from jobs.errors import UpstreamError, is_database_away, is_lock_timeout
 from jobs.lifecycle.claims import Bulkhead, Claim, Finished, Taken, step
+from jobs.lifecycle.due import has_suspect
 from jobs.lifecycle.observations import Observation, claim_observations, record_observation
 from jobs.lifecycle.scans import ScanAnswer, ScanCall, claim_scan, record_scan
 from jobs.lifecycle.steps import CallKind
@@ -130,6 +131,8 @@ class _Pass:
         return suspect if self.is_alone else self._claim()
 
     def _suspect(self) -> Taken:
+        if not has_suspect():
+            return Taken()
         try:
             suspect = step([], self._free(), lone=True)
             metrics.ROWS_CLAIMED.inc(suspect.claimed)
