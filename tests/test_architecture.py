@@ -45,7 +45,7 @@ def can_fail(test: ast.AST) -> bool:
             return True
         if isinstance(node, ast.Call):
             name = called_name(node)
-            if name in {"raises", "fail", "eventually"} or name.startswith(("check_", "assert")):
+            if name in {"raises", "fail", "eventually", "expect"} or name.startswith(("check_", "assert")):
                 return True
     return False
 
