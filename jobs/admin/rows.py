@@ -19,6 +19,7 @@ from django.utils.timesince import timesince
 
 from jobs.admin.base import ModelAdmin
 from jobs.redaction import without_secrets
+from jobs.story import span
 
 COUNT_CAP = 1_000
 NONE = "-"
@@ -114,10 +115,9 @@ def ago(at: datetime | None) -> SafeString | str:
     """The same for a list's narrow column; the time itself on hover."""
     if at is None:
         return NONE
-    distance = moment(at).partition("(")[2].rstrip(")")
-    return format_html(
-        '<span style="white-space: nowrap" title="{} UTC">{}</span>', f"{at:%Y-%m-%d %H:%M:%S}", distance
-    )
+    now = timezone.now()
+    distance = f"{span(now - at)} ago" if at <= now else f"in {span(at - now)}"
+    return format_html('<span class="desk-time" title="{} UTC">{}</span>', f"{at:%Y-%m-%d %H:%M:%S}", distance)
 
 
 def moment(at: datetime | None) -> str:
