@@ -192,6 +192,18 @@ def test_the_backlog_is_not_read(order: type[QueuePolicy]) -> None:
     assert sum(plan.rows.total() for plan in plans) <= 4 * (40 + 10), plans
 
 
+def test_a_backlog_that_was_held_a_moment_ago_is_not_read_either() -> None:
+    """What PostgreSQL knows of the table is from before the hold: that the first row it meets would do."""
+    owner, now = make_user(), timezone.now()
+    Job.objects.bulk_create([pending(owner, now) for _ in range(3000)])
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE jobs_job")
+    Job.objects.update(hold=True)
+    with explained() as plans:
+        assert not queueing.has_admissible()
+    assert [plan.read_whole for plan in plans] == [set()]
+
+
 def test_an_unknown_policy_is_refused_by_the_checks_and_a_known_one_is_made(settings: Any) -> None:
     for name, kind in {"fifo": FifoQueue, "priority": PriorityQueue, "fair_share": FairShareQueue}.items():
         settings.PLANNER_QUEUE_POLICY = name
