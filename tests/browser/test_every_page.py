@@ -39,6 +39,8 @@ def test_pages_of_somebody_who_has_jobs(site: Site, size: str) -> None:
         "new": "new",
         "profile": "profile",
     }
+    if size == "phone":
+        paths = {name: path for name, path in paths.items() if name not in {"failed", "cancel", "profile"}}
     found = []
     for name, path in paths.items():
         page.goto(f"/jobs/{path}")
