@@ -23,7 +23,7 @@ _LIMIT = "SET LOCAL statement_timeout = '2s'"
 
 _PROVISIONS = """
     SELECT pool_id, status, count(*),
-        count(*) FILTER (WHERE status = 'releasing' AND retry_count > 0),
+        count(*) FILTER (WHERE status = 'releasing' AND retry_count > 0 AND last_error_at >= releasing_at),
         COALESCE(EXTRACT(EPOCH FROM now() - min(releasing_at) FILTER (WHERE status = 'releasing')), 0)
     FROM jobs_provision WHERE NOT status IN ('released', 'written_off') GROUP BY pool_id, status
 """

@@ -18,9 +18,9 @@ from django_q.models import Schedule, Task
 from jobs.conf import times
 from jobs.errors import UpstreamError, UpstreamKind, is_database_away
 from jobs.models import Pool, Provision
+from jobs.models.provision import RELEASE_FAILING
 from jobs.reconciler.calls import batch_client, provisioner_of
 from jobs.schedules import CHORES
-from jobs.statuses import ProvisionStatus
 from jobs.vital_signs import beating_workers, lag_seconds, stalled_workers
 
 _OLDEST_POSTGRESQL = 140_000
@@ -138,9 +138,7 @@ def _work(name: str) -> Iterator[Check]:
         yield Check(name, State.WARN, f"the oldest is {late:.0f} s late", "Start more workers; look at their log.")
     else:
         yield Check(name, State.OK, "nothing is late")
-    failing = Provision.objects.filter(
-        status=ProvisionStatus.RELEASING, retry_count__gte=_FAILED_DELETES, last_error_code__gt=""
-    )
+    failing = Provision.objects.filter(RELEASE_FAILING, retry_count__gte=_FAILED_DELETES)
     if count := failing.count():
         names = ", ".join(failing.values_list("name", flat=True)[:5])
         remedy = "Look at the provider; see manage.py inspect_job. They are tried again and again."

@@ -19,6 +19,7 @@ from django.utils import timezone
 from jobs.conf import times
 from jobs.models import BatchScan, Job, Pool, Provision, Worker
 from jobs.models.job import QUEUED
+from jobs.models.provision import RELEASE_FAILING
 from jobs.statuses import IS_CANCELLING, LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
 
 MOST_COUNTED = 10_000  # of what waits
@@ -113,7 +114,7 @@ def newest_jobs() -> dict[str, int]:
 def held_provisions() -> list[InState]:
     """Everything that may cost money, by status."""
     counted = Provision.objects.filter(HELD).order_by().values("status")
-    failing = Count("pk", filter=Q(status=ProvisionStatus.RELEASING, retry_count__gt=0))
+    failing = Count("pk", filter=RELEASE_FAILING)
     found = counted.annotate(count=Count("pk"), oldest_at=Min("requested_at"), failing=failing)
     order = list(ProvisionStatus.values)
     return sorted((InState(**row) for row in found), key=lambda state: order.index(state.status))
@@ -121,7 +122,7 @@ def held_provisions() -> list[InState]:
 
 def failing_releases() -> list[Provision]:
     """What should be gone and does not go, the longest first; the first few."""
-    failing = Provision.objects.filter(HELD, status=ProvisionStatus.RELEASING, retry_count__gt=0)
+    failing = Provision.objects.filter(HELD, RELEASE_FAILING)
     told = ("name", "retry_count", "due_at", "releasing_at", "last_error", "last_error_at", "pool__name", "job__name")
     return list(failing.select_related("pool", "job").only(*told).order_by("releasing_at")[:MOST_LISTED])
 

@@ -122,6 +122,12 @@ def make_job(owner: User | None = None, **fields: Any) -> Job:
     return job
 
 
+def refused(tries: int = 1) -> dict[str, Any]:
+    """What the row of a release tells whose deletes the provider refused, so many times."""
+    now = timezone.now()
+    return {"releasing_at": now, "retry_count": tries, "last_error_code": "http_500", "last_error_at": now}
+
+
 def make_provision(job: Job | None = None, pool: Pool | None = None, **fields: Any) -> Provision:
     """A provision, requested unless told otherwise; becomes its job's newest one, unless the job has a live one."""
     job, pool = job or make_job(), pool or make_pool()

@@ -14,7 +14,7 @@ from jobs.admin.charts import histogram, short
 from jobs.figures import Spread
 from jobs.models import BatchScan, Pool, Queue, Worker
 from tests.admin_client import operator_client, reading_only, signed_in, words
-from tests.factories import jobs_everywhere, make_job, make_pool, make_provision, make_user
+from tests.factories import jobs_everywhere, make_job, make_pool, make_provision, make_user, refused
 from tests.plans import explained
 
 pytestmark = pytest.mark.django_db
@@ -32,7 +32,7 @@ def test_it_tells_what_waits_what_is_held_what_is_stuck_and_how_the_upstreams_ar
         job = make_job(status="completed", accepted_at=now - timedelta(hours=1), submitting_at=now)
         ready_at = now - timedelta(minutes=30) + timedelta(seconds=seconds)
         make_provision(job, pool, status="released", requested_at=now - timedelta(minutes=30), ready_at=ready_at)
-    stuck = make_provision(make_job(status="failed"), pool, status="releasing", retry_count=7, last_error="<b>500")
+    stuck = make_provision(make_job(status="failed"), pool, status="releasing", **refused(7), last_error="<b>500")
     Worker.objects.create(host="planner-1", pid=7, pass_started_at=now, beat_at=now)
     BatchScan.objects.update_or_create(pk=1, defaults={"last_error": "connection refused", "ended_at": now})
     Queue.objects.update_or_create(pk=1, defaults={"hold": True, "hold_reason": "upgrade", "held_at": now})
@@ -68,11 +68,11 @@ def test_its_queries_are_as_many_with_one_pool_as_with_twenty_and_whatever_else(
             assert client.get("/admin/").status_code == 200
         return len(captured)
 
-    make_provision(make_job(status="failed"), status="releasing", retry_count=1)
+    make_provision(make_job(status="failed"), status="releasing", **refused())
     client.get("/admin/")
     one = queries()
     for number in range(20):
-        make_provision(make_job(status="failed"), make_pool(), status="releasing", retry_count=1)
+        make_provision(make_job(status="failed"), make_pool(), status="releasing", **refused())
         Worker.objects.create(host="a", pid=number, pass_started_at=timezone.now(), beat_at=timezone.now())
     jobs_everywhere()
     assert queries() == one <= MOST_QUERIES

@@ -32,7 +32,7 @@ from jobs.models import (
     Worker,
 )
 from tests.admin_client import make_one_of_each, operator_client, reading_only, signed_in, url, words
-from tests.factories import make_file, make_job, make_provision, make_template, make_user
+from tests.factories import make_file, make_job, make_provision, make_template, make_user, refused
 
 pytestmark = pytest.mark.django_db
 
@@ -171,8 +171,9 @@ def test_the_filter_goes_by_the_status_people_are_shown() -> None:
 
 
 def test_failing_releases_are_red_and_can_be_listed() -> None:
-    stuck = make_provision(status="releasing", retry_count=7, last_error="provider says 500")
-    calm = make_provision(status="releasing")
+    stuck = make_provision(status="releasing", **refused(7), last_error="provider says 500")
+    taken = refused() | {"last_error_code": "", "last_error_at": None}
+    calm = make_provision(status="releasing", **taken)
     gone = make_provision(status="released")
     client = operator_client()
     listed = client.get(url(Provision), {"status": "failing"}).content.decode()

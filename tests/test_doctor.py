@@ -23,7 +23,7 @@ from jobs.testing.script import Rule
 from tests.edge import Mishap
 from tests.edge import Worker as Process
 from tests.engine import releasing, simulated_pool
-from tests.factories import make_pool
+from tests.factories import make_pool, refused
 from tests.threads import at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("patience")]
@@ -99,7 +99,7 @@ def orphan(_: Any, __: FakeMds) -> None:
 
 
 def failing_release(_: Any, __: FakeMds) -> None:
-    releasing(Pool.objects.get(), name="abp-stuck", due_at=None, retry_count=3, last_error_code="http_500")
+    releasing(Pool.objects.get(), name="abp-stuck", due_at=None, **refused(3))
 
 
 def late_work(_: Any, __: FakeMds) -> None:

@@ -75,7 +75,8 @@ def test_rows_are_told_as_they_are(settings: Any) -> None:
     make_job(accepted_at=timezone.now() - timedelta(seconds=100))
     make_job(hold=True)
     make_job(status="completed")
-    releasing(pool, retry_count=1, due_at=long_ago(70))
+    releasing(pool, retry_count=1, due_at=long_ago(70), last_error_at=timezone.now())
+    releasing(pool, retry_count=1, due_at=long_ago(70), last_error_code="timeout", last_error_at=long_ago(1000))
     QueueMessage.objects.create(created_at=long_ago(30))
     at = timezone.now() - timedelta(seconds=50)
     Worker.objects.create(host="h", pid=7, pass_started_at=at, beat_at=at)
@@ -85,7 +86,7 @@ def test_rows_are_told_as_they_are(settings: Any) -> None:
     assert 100 <= value("planner_oldest_in_status_seconds", shown, status="pending") < 200
     assert value("planner_queue_depth", shown) == 1
     assert value("planner_queue_fill", shown) == 0.2
-    assert value("planner_provisions", shown, pool=pool.name, status="releasing") == 1
+    assert value("planner_provisions", shown, pool=pool.name, status="releasing") == 2
     assert value("planner_releases_failing", shown, pool=pool.name) == 1
     assert value("planner_oldest_release_seconds", shown, pool=pool.name) >= 50
     assert shown.get_sample_value("planner_pool_enabled", {"pool": pool.name}) == 0

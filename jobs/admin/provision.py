@@ -15,12 +15,13 @@ from jobs.admin.rows import NONE, RowsAdmin, ago, label, moment, pretty
 from jobs.admin.steering import ForcedQuestions, SteeredAdmin, Steering
 from jobs.models import Provision
 from jobs.models.job import DOCUMENTS
+from jobs.models.provision import RELEASE_FAILING
 from jobs.statuses import LIVE, PROVISION_ENDED, PROVISION_HELD, PROVISION_LIVE, ProvisionStatus
 
 
 def is_failing_release(provision: Provision) -> bool:
-    """Whether it should be gone and the last try to delete it did not work."""
-    return provision.status == ProvisionStatus.RELEASING and provision.retry_count > 0
+    """Whether it should be gone and the provider did not take the last delete; `RELEASE_FAILING`, of one row."""
+    return provision.is_release_failing and provision.retry_count > 0
 
 
 class ProvisionState(admin.SimpleListFilter):
@@ -43,7 +44,7 @@ class ProvisionState(admin.SimpleListFilter):
             case "held":
                 return queryset.filter(figures.HELD)
             case "failing":
-                return queryset.filter(figures.HELD, status=ProvisionStatus.RELEASING, retry_count__gt=0)
+                return queryset.filter(figures.HELD, RELEASE_FAILING)
             case status if status in PROVISION_HELD:
                 return queryset.filter(figures.HELD, status=status)
             case status if status in ProvisionStatus.values:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Coalesce, Now
 
@@ -16,6 +16,10 @@ from jobs.statuses import PROVISION_ENDED, PROVISION_LIVE, ProvisionStatus
 
 # The one time that is not named like its status.
 _TIMES = {ProvisionStatus.PROVISIONING.value: "create_ended_at"}
+
+# A release that goes well counts its tries, too: it fails only with an error of its own. What our own pace put off is
+# no try.
+RELEASE_FAILING = Q(status=ProvisionStatus.RELEASING, retry_count__gt=0, last_error_at__gte=F("releasing_at"))
 
 
 class Pool(models.Model):

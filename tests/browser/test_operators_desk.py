@@ -15,7 +15,7 @@ from jobs.models import BatchScan, Job, Pool, Provision, Worker
 from tests.admin_client import url
 from tests.browser.site import Site, screenshot
 from tests.engine import simulated_pool
-from tests.factories import make_job, make_pool, make_provision, make_user
+from tests.factories import make_job, make_pool, make_provision, make_user, refused
 from tests.flow import has_status
 
 
@@ -119,7 +119,7 @@ def busy_installation() -> Job:
             make_provision(job, pools[0], status="ready")
     for number in range(12):
         make_job(name=f"evaluation {number}", accepted_at=now - timedelta(minutes=9 * number), hold=number == 3)
-    stuck = {"retry_count": 9, "last_error": "500 Internal Server Error", "releasing_at": now - timedelta(hours=2)}
+    stuck = refused(9) | {"last_error": "500 Internal Server Error", "releasing_at": now - timedelta(hours=2)}
     due = now + timedelta(minutes=8)
     make_provision(make_job(name="summaries", status="failed"), pools[1], status="releasing", due_at=due, **stuck)
     for pid in (411, 412):
