@@ -99,7 +99,8 @@ def _moment(name: str, text: str) -> datetime | None:
         if _SECONDS.fullmatch(text):
             return datetime.fromtimestamp(int(text), UTC)
         if _RFC_3339.fullmatch(text):
-            return datetime.fromisoformat(text.upper())
-    except ValueError:  # the 30th of February
+            # in UTC: neither the database nor Python's calendar goes beyond the years 1 and 9999
+            return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):  # the 30th of February; the year 0
         pass
     raise InvalidRequest(name, "must be unix seconds or a time as in RFC 3339, with its offset")

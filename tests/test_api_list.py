@@ -181,7 +181,19 @@ def test_jobs_are_found_by_when_they_were_accepted(noon: str) -> None:
 @pytest.mark.parametrize("name", ["created_after", "created_before"])
 @pytest.mark.parametrize(
     "given",
-    ["yesterday", "-1", "1.5", "1e9", "9" * 12, "2026-05-04", "2026-05-04T12:00:00", "2026-02-30T12:00:00Z", "١٢"],
+    [
+        "yesterday",
+        "-1",
+        "1.5",
+        "1e9",
+        "9" * 12,
+        "2026-05-04",
+        "2026-05-04T12:00:00",
+        "2026-02-30T12:00:00Z",
+        "١٢",
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+    ],
 )
 def test_a_time_that_cannot_be_read_is_refused(name: str, given: str) -> None:
     assert_refused(api().get("/jobs", **{name: given}), 400, 3, "RFC 3339", field=name)

@@ -36,8 +36,7 @@ class JsonBody(BaseParser):
         try:
             return json.loads(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise ParseError(f"the body is not valid JSON: {reason}") from None
+            raise ParseError(f"the body is not valid JSON: {_reason(error)}") from None
 
 
 class FormBody(BaseParser):
@@ -58,5 +57,18 @@ def _read(stream: Any) -> bytes:
     return body
 
 
+def _reason(error: ValueError | RecursionError) -> str:
+    match error:
+        case RecursionError():
+            return "nested too deeply"
+        case json.JSONDecodeError() | UnicodeDecodeError() | _NotANumber():
+            return str(error)
+    return "a number has too many digits"  # the interpreter's own limit, in its own words
+
+
+class _NotANumber(ValueError):
+    """NaN and the like, which Python would read."""
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+    raise _NotANumber(f"{name} is not a JSON number")
