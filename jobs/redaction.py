@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 HIDDEN = "•••"
@@ -15,3 +16,16 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: HIDDEN if _SECRET.search(str(key)) else without_secrets(item) for key, item in value.items()}
     return [without_secrets(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """The names in a document that hold a secret, rather than where it is: `..._env` and `..._file` are references."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if _SECRET.search(str(key)) and not str(key).lower().endswith(("_env", "_file")):
+                yield str(key)
+            else:
+                yield from secrets_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from secrets_in(item)

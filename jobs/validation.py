@@ -177,15 +177,20 @@ def _provider_config(value: object) -> dict[str, Any]:
 def check_document(field_name: str, value: object, limit: int) -> dict[str, Any]:
     """A JSON object that PostgreSQL can hold, of at most `limit` bytes as text; None reads as empty."""
     document = _object(field_name, value)
+    check_json(field_name, document, limit)
+    return document
+
+
+def check_json(field_name: str, value: object, limit: int) -> None:
+    """The same of JSON of any type; raises `InvalidRequest`."""
     try:
-        size = len(json.dumps(document, allow_nan=False, sort_keys=True))
+        size = len(json.dumps(value, allow_nan=False, sort_keys=True))
     except (TypeError, ValueError, RecursionError):
         raise InvalidRequest(field_name, "must be plain JSON") from None
     if size > limit:
         raise InvalidRequest(field_name, f"must not be larger than {limit} bytes")
-    if not all(is_storable(text) for text in _strings(document)):
+    if not all(is_storable(text) for text in _strings(value)):
         raise InvalidRequest(field_name, "must not contain NUL characters or broken Unicode")
-    return document
 
 
 def _strings(value: object) -> Iterator[str]:

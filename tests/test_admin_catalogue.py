@@ -35,7 +35,12 @@ def test_a_template_needs_a_spec_that_can_be_read() -> None:
 def test_operators_edit_models_by_the_rules_of_the_api() -> None:
     client = operator_client()
     given = {"id": "small", "name": "Small", "categories": '["LLM"]', "tags": "[]", "card": '{"is_new": true}'}
-    for wrong in ({"categories": '"LLM"'}, {"id": "a/b"}, {"card": '{"pricing": 5}'}):
+    for wrong in (
+        {"categories": '"LLM"'},
+        {"id": "a/b"},
+        {"card": '{"pricing": 5}'},
+        {"card": f'{{"a": {"9" * 5000}}}'},
+    ):
         assert "errorlist" in client.post(url(ServedModel, "add"), {**given, **wrong}).content.decode(), wrong
     assert not ServedModel.objects.exists()
     assert client.post(url(ServedModel, "add"), given).status_code == 302

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import timedelta
 from typing import Any
@@ -110,7 +111,21 @@ def test_a_pool_that_is_being_admitted_to_counts_as_holding_something() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("provider", "aws"), ("options", "[]"), ("accelerator_types", '"H100"'), ("accelerator_types", "[1]")],
+    [
+        ("provider", "aws"),
+        ("options", "[]"),
+        ("options", '{"a": "\\u0000"}'),
+        ("options", '{"a": "\\ud800"}'),
+        ("options", '{"a": 1e999}'),
+        ("options", '{"a": ' + "9" * 5000 + "}"),
+        ("options", "[" * 100_000),
+        ("options", '{"a": "' + "x" * 70_000 + '"}'),
+        ("options", '{"api_key": "sk-1"}'),
+        ("options", '{"env": [{"HF_TOKEN": "hf-1"}]}'),
+        ("accelerator_types", '"H100"'),
+        ("accelerator_types", "[1]"),
+        ("accelerator_types", '["\\u0000"]'),
+    ],
 )
 def test_a_pool_that_cannot_work_is_refused(field: str, value: str) -> None:
     pool = make_pool()
@@ -121,6 +136,14 @@ def test_a_pool_that_cannot_work_is_refused(field: str, value: str) -> None:
     assert "errorlist" in response.content.decode()
     pool.refresh_from_db()
     assert pool.max_live != 3
+
+
+def test_options_may_say_where_a_secret_is() -> None:
+    pool, options = make_pool(), '{"api_key_env": "KEY", "api_key_file": "/run/key", "max_tokens": 5}'
+    client = signed_in(make_user("superuser"))
+    assert client.post(url(Pool, "change", pool.pk), pool_form(pool, options=options)).status_code == 302
+    pool.refresh_from_db()
+    assert pool.options == json.loads(options)
 
 
 def test_a_pool_that_is_held_in_the_admin_says_since_when_by_whom_and_why() -> None:

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
+from django.db import models
 
 from jobs.admin.base import ModelAdmin
+from jobs.admin.documents import DocumentField
 from jobs.catalogue_rules import MODEL_RULES, TEMPLATE_RULES
 from jobs.errors import InvalidRequest
 from jobs.models import DeploymentTemplate, ServedModel
@@ -50,11 +52,15 @@ class TemplateForm(CheckedForm):
         fields = ("model", *TEMPLATE_RULES)
 
 
+_DOCUMENTS: dict[Any, Any] = {models.JSONField: {"form_class": DocumentField}}
+
+
 @admin.register(ServedModel)
 class ServedModelAdmin(ModelAdmin):  # type: ignore[type-arg] # the stubs' generic does not exist at run time
     """What people can run jobs on."""
 
     form = ModelForm
+    formfield_overrides = _DOCUMENTS
     list_display = ("name", "id", "serving_name", "provider_name", "created_at")
     search_fields = ("name__istartswith", "id__startswith")
     readonly_fields = ("created_at",)
@@ -66,6 +72,7 @@ class DeploymentTemplateAdmin(ModelAdmin):  # type: ignore[type-arg] # the stubs
     """How a model is deployed."""
 
     form = TemplateForm
+    formfield_overrides = _DOCUMENTS
     list_display = ("__str__", "model", "status", "created_at", "updated_at")
     list_filter = ("status",)
     list_select_related = ("model",)

@@ -17,10 +17,12 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from jobs import calibration, figures, planner
+from jobs.admin.documents import DocumentField
 from jobs.admin.queue import LIMITS, held
 from jobs.admin.rows import NONE, label, logged_in, moment
 from jobs.admin.steering import SteeredAdmin, Steering
 from jobs.models import Pool, Provision
+from jobs.redaction import secrets_in
 from jobs.statuses import ProvisionStatus as P
 
 CONTROL = (
@@ -92,6 +94,10 @@ class PoolForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' generic 
         options = {} if self.cleaned_data["options"] is None else self.cleaned_data["options"]
         if not isinstance(options, dict):
             raise forms.ValidationError("Options must be a JSON object.")
+        if secrets := ", ".join(secrets_in(options)):
+            raise forms.ValidationError(
+                f"Name a variable or a file with the secret (api_key_env, ...), not it: {secrets}."
+            )
         return options
 
     def clean_accelerator_types(self) -> list[str]:
@@ -151,7 +157,10 @@ class PoolAdmin(SteeredAdmin):
 
     form = PoolForm
     formfield_overrides = {  # noqa: RUF012 - Django's own shape
-        models.JSONField: {"widget": forms.Textarea(attrs={"rows": 4, "cols": 60})},
+        models.JSONField: {
+            "form_class": DocumentField,
+            "widget": forms.Textarea(attrs={"rows": 4, "cols": 60}),
+        },
         models.TextField: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 60})},
     }
     list_display = ("name", "provider", "is_enabled", "priority", "live", "provisioning", "observed", "observe_error")
