@@ -25,6 +25,10 @@ def main() -> None:
     from planner_site.database import DatabaseUnavailable, check_database, choose_database, explanation
 
     try:
+        "".join(sys.argv).encode()
+    except UnicodeEncodeError:  # bytes that Python could not read: no name here can hold them
+        sys.exit("The command line is not UTF-8.")
+    try:
         if _needs_database(sys.argv[1:]):
             choose_database()
             if sys.argv[1] not in _TELLS_OF_DATABASE:

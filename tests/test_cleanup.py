@@ -258,5 +258,5 @@ def test_a_turn_that_is_too_short_is_followed_by_another_from_its_place_on(
 
 @pytest.mark.parametrize("flags", [("--older-than", "59m"), ("--older-than", "30d", "--batch-size", "0")])
 def test_what_would_take_a_job_from_a_worker_or_never_end_is_refused(flags: tuple[str, ...]) -> None:
-    with pytest.raises(CommandError, match="at least"):
+    with pytest.raises(CommandError, match=r"at least 1h|from 1 to"):
         call_command("cleanup_jobs", *flags)

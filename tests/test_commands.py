@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.core.management import get_commands, load_command_class
+from django.core.management import CommandError, call_command, get_commands, load_command_class
 
-from jobs.management.options import moment, short_span, span
+from jobs.management.options import moment, number, short_span, span
 from jobs.management.progress import Progress
 from tests.documentation import DOCS
 
@@ -40,7 +42,7 @@ def test_a_span_is_a_number_and_a_unit(text: str, seconds: int, shown: str) -> N
     assert short_span(span(text)) == shown
 
 
-@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1y", "1d2h", "9" * 20 + "d"])
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1y", "1d2h", "9" * 20 + "d", "999999999d", "9" * 400 + "d"])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         span(text)
@@ -54,6 +56,38 @@ def test_a_moment_is_a_day_a_time_or_a_span_before_now() -> None:
     assert datetime.now(UTC) - moment("7d") == pytest.approx(timedelta(days=7), abs=timedelta(minutes=1))
     with pytest.raises(argparse.ArgumentTypeError, match="2026-02-31"):
         moment("2026-02-31")
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "-5", "11", "9" * 5000, "nan", "inf", "1e300"])
+def test_a_number_out_of_bounds_is_refused(text: str) -> None:
+    assert (number(int, 1, 10)("10"), number(float, 0, 1)("0.5")) == (10, 0.5)
+    for kind in (int, float):
+        with pytest.raises(argparse.ArgumentTypeError, match="from 1 to 10"):
+            number(kind, 1, 10)(text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["cleanup_jobs", "--older-than", "999999999d"],
+        ["cleanup_jobs", "--older-than", "30d", "--batch-size", "9" * 20],
+        ["create_token", "alice", "--days", "3000000"],
+        ["release_orphans", "--hours", "nan"],
+    ],
+)
+def test_a_value_beyond_the_calendar_or_the_database_is_refused_before_anything_is_done(line: list[str]) -> None:
+    with pytest.raises(CommandError, match=f"argument {line[-2]}"):
+        call_command(*line)
+
+
+def test_a_command_line_that_is_not_utf_8_is_refused_in_one_line() -> None:
+    ended = subprocess.run(
+        [sys.executable, DOCS.parent / "manage.py", "inspect_job", b"job_\xff"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (1, "The command line is not UTF-8.\n")
 
 
 class Terminal(io.StringIO):

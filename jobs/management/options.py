@@ -1,16 +1,22 @@
-"""Values of command lines: spans of time, moments, statuses."""
+"""Values of command lines: spans of time, moments, bounded numbers."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
+Number = TypeVar("Number", int, float)
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+LONGEST = timedelta(days=100 * 365)  # further back than that there is nothing, and soon no calendar
 
 
 def span(text: str) -> timedelta:
@@ -18,10 +24,23 @@ def span(text: str) -> timedelta:
     match = _SPAN.fullmatch(text.strip().lower())
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a span of time such as 30d, 12h, 90m, 45s or 2w")
-    try:
-        return timedelta(**{_UNITS[match[2]]: float(match[1])})
-    except OverflowError:
-        raise argparse.ArgumentTypeError(f"{text!r} is too long") from None
+    seconds = float(match[1]) * timedelta(**{_UNITS[match[2]]: 1}).total_seconds()
+    if seconds > LONGEST.total_seconds():
+        raise argparse.ArgumentTypeError(f"{text!r} is too long")
+    return timedelta(seconds=seconds)
+
+
+def number(kind: type[Number], low: Number, high: Number) -> Callable[[str], Number]:
+    """A type for numbers within bounds, which are among them."""
+
+    def parse(text: str) -> Number:
+        with suppress(ValueError):
+            found = kind(text)
+            if low <= found <= high:  # false for NaN
+                return found
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from {low:g} to {high:g}")
+
+    return parse
 
 
 def moment(text: str) -> datetime:

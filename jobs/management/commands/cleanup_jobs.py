@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from jobs.cleanup import BATCH_SIZE, LEAST_AGE, Policy, purge, remove_jobs
 from jobs.cleanup import count_jobs as count
-from jobs.management.options import short_span, span
+from jobs.management.options import number, short_span, span
 from jobs.management.progress import Progress
 from jobs.statuses import TERMINAL
 
@@ -44,13 +44,13 @@ class Command(BaseCommand):
             "--keep-failed", type=span, default=timedelta(days=90), help="keep failed ones at least that long (90d)"
         )
         parser.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
-        parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="jobs a transaction (%(default)s)")
+        parser.add_argument(
+            "--batch-size", type=number(int, 1, 10_000), default=BATCH_SIZE, help="jobs a transaction (%(default)s)"
+        )
         parser.add_argument("--json", action="store_true", help="the result as one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Delete, and tell what was done, also when broken off."""
-        if options["batch_size"] < 1:
-            raise CommandError("--batch-size: at least 1")
         if options["older_than"] < LEAST_AGE:
             raise CommandError(f"--older-than: at least {short_span(LEAST_AGE)}")
         policy = Policy(options["older_than"], options["keep_failed"], options["status"] or TERMINAL)

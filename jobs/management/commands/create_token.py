@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from jobs.management.options import LONGEST, number
 from jobs.models import ApiToken
 
 
@@ -24,7 +25,9 @@ class Command(BaseCommand):
         """Whose token, and what it is called."""
         parser.add_argument("user", help="user name")
         parser.add_argument("--name", default="script", help="what it is for, to know it again (default: %(default)s)")
-        parser.add_argument("--days", type=int, help="it expires after so many days (default: never)")
+        parser.add_argument(
+            "--days", type=number(int, 1, LONGEST.days), help="it expires after so many days (default: never)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> str:
         """The token alone, so that a script can capture it."""

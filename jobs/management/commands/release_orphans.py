@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from jobs.management.options import short_span, span
+from jobs.management.options import LONGEST, number, short_span, span
 from jobs.models import Pool
 from jobs.reconciler.orphans import GRACE_SECONDS, REACH, Finding, Sweep, sweep
 
@@ -43,8 +43,10 @@ class Command(BaseCommand):
             metavar="SPAN",
             help=f"spare what has not been an orphan for that long ({short_span(grace)})",
         )
-        hours = REACH.total_seconds() / 3600
-        parser.add_argument("--hours", type=float, default=hours, help="how old batches may be (default %(default)s)")
+        hours, most = (each.total_seconds() / 3600 for each in (REACH, LONGEST))
+        parser.add_argument(
+            "--hours", type=number(float, 0, most), default=hours, help="how old batches may be (default %(default)s)"
+        )
         parser.add_argument("--json", action="store_true", help="the findings as one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
