@@ -53,9 +53,25 @@ def run_once(demo: LocalPlanner, seconds: float = ONCE_SECONDS) -> dict[str, Any
         time.sleep(0.1)
 
 
+def _create_jobs(demo: LocalPlanner) -> None:
+    """Jobs to look at. The queue is held meanwhile: none may run before it is cancelled or held."""
+    from planner_site import demo_data
+
+    alice, oscar = Client(demo.url), Client(demo.url)
+    alice.log_in()
+    oscar.log_in("oscar")
+    oscar.call("POST", "/queue/hold", json={"reason": "The demo's jobs are being made."})
+    file_id = alice.upload_sample()
+    *_, unwanted, held = [alice.create_job(file_id, name) for name in demo_data.JOBS]
+    alice.call("POST", f"/jobs/{unwanted}/cancel", json={"reason": "the template names the wrong model"})
+    oscar.call("POST", f"/jobs/{held}/hold", json={"reason": demo_data.HOLD_REASON})
+    oscar.call("POST", "/queue/resume", json={})
+
+
 def _run_until_told_to_stop(demo: LocalPlanner) -> None:
     from planner_site import demo_data
 
+    _create_jobs(demo)
     say(f"\nThe planner runs at {demo.url}/\n")
     for name, role, what in demo_data.PEOPLE:
         say(f"  {name:8}{demo_data.password(name):14}{role or 'superuser':12}{what if role else ''}")

@@ -17,6 +17,9 @@ PEOPLE = (
     ("oscar", "operator", "works in the admin: cancel, release, watch"),
     ("admin", "", "superuser"),
 )
+# what alice has to look at from the start; the last but one is cancelled, the last one held
+JOBS = ("nightly evaluation", "summaries", "translations", "judge run 12", "wrong model", "weekly digest")
+HOLD_REASON = "The demo's own: resume it in the admin, or over REST."
 MODEL = "sample-1b"
 TEMPLATE = "sample-1b-h100"
 ENDPOINT = "/v1/chat/completions"

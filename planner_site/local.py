@@ -205,7 +205,7 @@ class LocalPlanner:
 
 
 class Client:
-    """Alice, over the REST API: what any client does."""
+    """Somebody, over the REST API: what any client does."""
 
     def __init__(self, url: str) -> None:
         self._api = f"{url}/api/v1"
@@ -224,11 +224,11 @@ class Client:
             raise LocalError(f"{method} {path} was answered {answer.status_code}: {answer.text[:500]}")
         return body
 
-    def log_in(self) -> None:
-        """Open her session."""
+    def log_in(self, name: str = "alice") -> None:
+        """Open the session of one of the demo's people."""
         from planner_site import demo_data
 
-        self.call("POST", "/auth/login", json={"username": "alice", "password": demo_data.password("alice")})
+        self.call("POST", "/auth/login", json={"username": name, "password": demo_data.password(name)})
 
     def upload_sample(self) -> str:
         """Upload the sample file; return its id."""
@@ -236,11 +236,11 @@ class Client:
             file = self.call("POST", "/files/upload", files={"file": (SAMPLE.name, lines)}, data={"purpose": "batch"})
         return str(file["id"])
 
-    def create_job(self, file_id: str) -> str:
+    def create_job(self, file_id: str, name: str = "sample") -> str:
         """Create the sample job with this input; return its id."""
         from planner_site import demo_data
 
-        return str(self.call("POST", "/jobs", json=demo_data.job_request(file_id))["id"])
+        return str(self.call("POST", "/jobs", json=demo_data.job_request(file_id) | {"name": name})["id"])
 
 
 @contextmanager

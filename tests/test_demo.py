@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+import requests
 
+from planner_site import demo_data
 from tests.checkouts import Checkout, outcome
 from tests.waiting import eventually
 
@@ -69,8 +72,15 @@ def test_a_killed_demo_is_taken_over_by_the_next(checkout: Checkout) -> None:
     checkout.check_nothing_runs(timeout=0)
 
 
-def test_ctrl_c_stops_everything(checkout: Checkout) -> None:
+def test_it_has_jobs_to_look_at_and_ctrl_c_stops_everything(checkout: Checkout) -> None:
     demo = running_demo(checkout)
+    assert demo.stderr
+    url, token = next(filter(None, (re.search(r"URL=(\S+) TOKEN=(\S+)", line) for line in demo.stderr))).groups()
+    alice = {"Authorization": f"Bearer {token}"}
+    jobs = requests.get(f"{url}/api/v1/jobs", headers=alice, timeout=60).json()["jobs"]
+    assert sorted(job["name"] for job in jobs) == sorted(demo_data.JOBS)
+    assert [job["name"] for job in jobs if job["hold"]] == ["weekly digest"]
+    assert [job["name"] for job in jobs if job["cancelRequestedAt"] != "0"] == ["wrong model"]
     demo.send_signal(signal.SIGINT)
     code, _, errors = outcome(demo, timeout=90)
     assert code == 0, errors
