@@ -301,8 +301,8 @@ class HostileWorld(RuleBasedStateMachine):
             self.world.flap(held)
             return
         getattr(self.world.provider, how)(held.name)
-        if how == "fail":
-            self.world.blame(held.facts["job_id"], "resource broke")
+        if how in {"fail", "vanish"}:
+            self.world.blame(held.facts["job_id"], "resource lost")
 
     @precondition(lambda self: self.world.mds.batches())
     @rule(number=some)
