@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from jobs.errors import PUT_OFF, UpstreamError, UpstreamKind
 from jobs.lifecycle.decisions import decide_release
+from jobs.lifecycle.observations import claim_observations, record_observation
 from jobs.lifecycle.outcomes import apply_answer
 from jobs.lifecycle.steps import CallKind, Wait
 from jobs.models import AccountPace, Job, Pool, Provision
@@ -155,6 +156,24 @@ def test_a_release_that_was_put_off_waits_for_its_turn(server: FakeLambdaCloud) 
     provision = releasing(paced_pool(server))
     provision.retry_at = timezone.now() + timedelta(seconds=20)
     assert decide_release(provision, timezone.now()) == Wait(provision.retry_at)
+
+
+@pytest.mark.django_db
+def test_what_our_own_pace_puts_off_is_no_failure_of_the_provider(server: FakeLambdaCloud) -> None:
+    pool = paced_pool(server)
+    provision = releasing(pool)
+    (claim,) = claimed().claims
+    (observation,) = claim_observations([pool.pk])
+    put_off = UpstreamError(UpstreamKind.RATE_LIMITED, "Not yet.", code=PUT_OFF, retry_after_seconds=1)
+    recorded(claim, put_off, {})
+    record_observation(observation, put_off)
+    provision.refresh_from_db()
+    pool.refresh_from_db()
+    assert provision.retry_at is not None
+    assert not provision.is_release_failing
+    assert not provision.job.events.filter(reason="release_delayed").exists()
+    assert (pool.observe_failures, pool.observe_error, pool.observe_lease_expires_at) == (0, "", None)
+    assert pool.observe_at is not None
 
 
 @pytest.mark.django_db

@@ -15,7 +15,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from jobs.conf import times
-from jobs.errors import UpstreamError, UpstreamKind
+from jobs.errors import PUT_OFF, UpstreamError, UpstreamKind
 from jobs.lifecycle import due
 from jobs.lifecycle.changes import disabled, pause_after
 from jobs.lifecycle.claims import database_now
@@ -104,6 +104,9 @@ def record_observation(observation: Observation, answer: dict[str, Resource] | U
 
 
 def _record_failure(pool: Pool, error: UpstreamError, now: datetime) -> None:
+    if error.code == PUT_OFF:  # the provider was not asked: its last answer stands
+        _end(pool, now, pause=pause_after(error, 1, times().retry_max))
+        return
     failures = pool.observe_failures + 1
     columns: dict[str, Any] = {"observe_error": str(error), "observe_failures": failures}
     if error.kind == UpstreamKind.INVALID_CREDENTIAL and pool.is_enabled:

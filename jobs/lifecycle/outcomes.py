@@ -269,6 +269,8 @@ def _release_taken(job: Job, provision: Provision | None, answer: Answer, now: d
         return Change()
     if isinstance(answer, UpstreamError):
         longest = times().release_retry_max
+        if answer.code == PUT_OFF:  # the provider was not asked: nothing failed
+            return Change(provision={"retry_at": now + pause_after(answer, 1, longest)})
         failed = Change(provision=_error_columns(provision.retry_count, answer, now, longest=longest))
         if provision.is_release_failing:
             return failed
