@@ -7,6 +7,7 @@ means is each adapter's own knowledge.
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -47,8 +48,8 @@ class Answer:
     def json(self) -> Any:
         """The body's value, fit for a row; None if it is no JSON."""
         try:
-            value = json.loads(self.body)
-        except ValueError:
+            value = json.loads(self.body, parse_float=_finite, parse_constant=_finite)
+        except (ValueError, RecursionError):
             return None
         return _storable(value) if _UNSTORABLE_ESCAPE.search(self.body) else value
 
@@ -205,6 +206,12 @@ def read_in_time(raw: BaseHTTPResponse, until: float) -> bytes:
         if time.monotonic() > until:
             raise requests.ReadTimeout("the answer did not end in time")
     return b"".join(pieces)
+
+
+def _finite(text: str) -> float | None:
+    """The number, unless it is none or too large: PostgreSQL's JSON has no such."""
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _storable(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -325,8 +326,9 @@ def test_an_exception_of_our_own_in_a_call_counts_as_a_crash(caplog: pytest.LogC
         {"output_file_id": "nul\0"},
         {"output_file_id": "half a pair \ud800"},
         {"raw": {"id": "b1", "status": "in_progress", "odd": "nul\0"}},
+        {"raw": {"id": "b1", "status": "in_progress", "odd": reduce(lambda inner, _: [inner], range(2000), [])}},
     ],
-    ids=["too long", "too large", "nul", "surrogate", "nul in json"],
+    ids=["too long", "too large", "nul", "surrogate", "nul in json", "too deep"],
 )
 def test_an_answer_that_the_database_refuses_stops_nobody_else(
     unwritable: dict[str, Any], caplog: pytest.LogCaptureFixture

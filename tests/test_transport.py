@@ -107,6 +107,15 @@ def test_what_rows_can_hold_is_left_alone(whole: Any) -> None:
     assert text(whole) == whole
 
 
+@pytest.mark.parametrize("spoiled", ["NaN", "-Infinity", "1e999"])
+def test_a_number_that_no_row_can_hold_is_none(spoiled: str) -> None:
+    assert Answer(200, {}, f'{{"price": [{spoiled}, 1.5]}}'.encode()).json() == {"price": [None, 1.5]}
+
+
+def test_what_is_nested_deeper_than_can_be_read_is_nothing() -> None:
+    assert Answer(200, {}, b"[" * 5000 + b"]" * 5000).json() is None
+
+
 def test_what_is_no_json_is_nothing() -> None:
     assert Answer(200, {}, b"<html>").json() is None
     assert Answer(200, {}, b"\xff\xfe").json() is None

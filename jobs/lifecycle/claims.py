@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 # More changes than this without a call or a wait is a decision that goes in circles.
 _MOST_CHANGES = 12
 
-# What one row's values can make of a statement; the last two come before the database has seen it.
-REFUSED = (IntegrityError, DataError, ValueError, TypeError)
+# What one row's values can make of a statement; the last three come before the database has seen it.
+REFUSED = (IntegrityError, DataError, ValueError, TypeError, RecursionError)
 
 Bulkhead = tuple[str, int]  # ("job", a value of Job.bulkhead) or ("release", a pool's id)
 
