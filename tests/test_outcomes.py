@@ -29,11 +29,12 @@ def a_row(status: str = "in_progress", held: str = "ready", **fields: Any) -> Ro
     """A job and its provision, in no database: submitted as batch b1 once it is past `submitting`."""
     if status in RUNNING or status == "cancelling":
         fields = {"batch_id": "b1", "submit_started_at": NOW, "submit_ended_at": NOW} | fields
-    job = Job(**{"id": "job_1", "status": status, "accelerator_type": "H100", "submitting_at": NOW, **fields})
+    fields = {"accelerator_type": "H100", "accepted_at": NOW, "submitting_at": NOW} | fields
+    job = Job(**{"id": "job_1", "status": status, **fields})
     provision = Provision(
         id=uuid.UUID(int=1), pool=Pool(id=7), name="abp-1", status=held, deadline_at=LATER, expires_at=LATER
     )
-    provision.create_started_at = NOW
+    provision.requested_at = provision.create_started_at = NOW
     return Row(job, provision)
 
 
