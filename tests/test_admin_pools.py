@@ -124,6 +124,10 @@ def test_a_pool_that_is_being_admitted_to_counts_as_holding_something() -> None:
         ("options", '{"env": [{"HF_TOKEN": "hf-1"}]}'),
         ("accelerator_types", '"H100"'),
         ("accelerator_types", "[1]"),
+        ("observe_interval_seconds", "0"),
+        ("observe_interval_seconds", "1e300"),
+        ("absence_confirm_seconds", "-1"),
+        ("absence_confirm_seconds", "1e300"),
         ("accelerator_types", '["\\u0000"]'),
     ],
 )

@@ -8,6 +8,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
@@ -54,6 +55,8 @@ EDITABLE = (
     "absence_confirm_seconds",
 )
 ADDRESS = ("provider", "options")
+# Beyond these the engine could not reckon with them, or would not look in time.
+SPANS = {"observe_interval_seconds": (0.1, 3600), "absence_confirm_seconds": (0, 86_400)}
 FIXED = (
     "Cannot be changed while provisions here are not released: at another address they would read as gone, and nobody "
     "would give them back. Disable this pool, make another, and change this one once it holds nothing."
@@ -88,6 +91,9 @@ class PoolForm(forms.ModelForm):  # type: ignore[type-arg] # the stubs' generic 
         if "provider" in self.fields:
             known = sorted({*settings.PLANNER_PROVIDERS, *filter(None, [self.instance.provider])})
             self.fields["provider"] = forms.ChoiceField(choices=[(name, name) for name in known])
+        for name in SPANS.keys() & self.fields.keys():
+            low, high = SPANS[name]
+            self.fields[name].validators += [MinValueValidator(low), MaxValueValidator(high)]
 
     def clean_options(self) -> dict[str, Any]:
         """An object."""
