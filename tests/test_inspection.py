@@ -128,6 +128,14 @@ def test_it_writes_nothing_killed_in_the_middle_or_twice_at_once(
     assert row_versions(database) == before
 
 
+def test_what_others_wrote_makes_no_line_more_and_is_nothing_that_a_terminal_obeys(no_mds: None) -> None:
+    job = make_job(name="a\x1b[2J\x9b", error_message="b\ntimeline:\n  1 forged\u202e")
+    text = text_of(job)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert (text.count("\ntimeline:"), text.count("\n  1 forged")) == (1, 0)
+    assert r"  name: a\x1b[2J\x9b" in text
+
+
 def test_a_job_there_is_not_is_told() -> None:
     with pytest.raises(CommandError, match='no job "job_gone"'):
         inspected("job_gone")

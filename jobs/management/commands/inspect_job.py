@@ -36,7 +36,12 @@ class Command(BaseCommand):
             raise CommandError(f'there is no job "{options["job"]}"')
         if options["json"]:
             return json.dumps(found, cls=DjangoJSONEncoder)
-        return "\n".join(_text(found))
+        return "\n".join(map(_printable, _text(found)))
+
+
+def _printable(line: str) -> str:
+    """One line, whatever others wrote: no line more, and nothing that a terminal would obey."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 def _text(found: dict[str, Any]) -> Iterator[str]:
