@@ -40,7 +40,7 @@ def test_it_tells_what_waits_what_is_held_what_is_stuck_and_how_the_upstreams_ar
     with reading_only():
         page = client.get("/admin/")
     text = words(page)
-    assert "1 wait for their turn 1 h 30 min the oldest of them has waited 1 held 2.50 cost per hour" in text
+    assert "1 wait for their turn 1 h 30 min the oldest pending job has waited 1 held 2.50 cost per hour" in text
     assert "1 releases that keep failing" in text
     assert f"{stuck.name} us-east" in text
     assert "7 \N{MULTIPLICATION SIGN}" in text
