@@ -112,7 +112,7 @@ _RARE: dict[str, tuple[str, ...]] = {
     ),
     "expired_in_the_queue": ("claims.step: queue_timeout",),
     "broken_before_it_was_ready": ("claims.step: releasing, resource_failed",),
-    "broken_while_it_ran": ("claims.step: batch seen, resource_failed, intent cancel",),
+    "broken_while_it_ran": ("claims.step: resource_failed, intent cancel",),
     "past_its_lifetime": (
         "claims.step: resource_expired, intent cancel",
         "claims.step: releasing, resource_expired",
