@@ -60,7 +60,15 @@ from jobs.models import InputFile, Job, JobEvent, Pool, Provision
 from jobs.placement import Wanted, queue_class
 from jobs.statuses import LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
 from jobs.validation import CheckedRequest, JobRequest, check, check_text
-from jobs.waiting import PoolAnswer, Waiting, oldest_in_status, place_in_queue, waiting_for, waiting_for_each
+from jobs.waiting import (
+    PoolAnswer,
+    Waiting,
+    oldest_in_status,
+    place_in_queue,
+    waiting_at_first,
+    waiting_for,
+    waiting_for_each,
+)
 
 __all__ = [
     "JobFilter",
@@ -104,6 +112,7 @@ __all__ = [
     "the_queue",
     "visible_jobs",
     "visible_provisions",
+    "waiting_at_first",
     "waiting_for",
     "waiting_for_each",
     "write_off",

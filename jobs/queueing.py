@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
+from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from django.conf import settings
@@ -248,13 +249,24 @@ class Merged:
                 line.after = (jobs[-1].ranked_at, jobs[-1].id)
 
 
+# A count reads what it counts; see `queue_is_full`.
+_MOST_A_SECOND = 4000  # jobs that an installation could possibly accept
+_far_from_full_until = 0.0  # on this process's monotonic clock
+
+
 def queue_is_full() -> bool:
     """Whether one more pending job would exceed the capacity. Call it in the transaction that inserts the job.
 
-    Far from the limit it only counts; near it, enqueues take turns, so that the limit is never exceeded.
+    Far from the limit one count does for a second; near it, enqueues take turns, so that the limit is never exceeded.
     """
-    capacity = settings.PLANNER_QUEUE_CAPACITY
-    if _pending(capacity) < capacity - _CAPACITY_SLACK:
+    global _far_from_full_until
+    capacity, now = settings.PLANNER_QUEUE_CAPACITY, monotonic()
+    if capacity > _MOST_A_SECOND and now < _far_from_full_until:
+        return False
+    pending = _pending(capacity)
+    if pending < capacity - _MOST_A_SECOND:
+        _far_from_full_until = now + 1
+    if pending < capacity - _CAPACITY_SLACK:
         return False
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CAPACITY_LOCK])

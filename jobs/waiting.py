@@ -51,12 +51,17 @@ def waiting_for(job: Job) -> Waiting:
     return _with_timeout(job, _refusal(job, limits.Rooms()) or _place_in_queue(job))
 
 
+def waiting_at_first(job: Job) -> Waiting:
+    """The same for a job accepted a moment ago, without a query: it waits for its turn, whatever comes next."""
+    return _queued(job) if _waits_for_pools(job) else _own_reason(job)
+
+
 def waiting_for_each(jobs: Iterable[Job]) -> dict[str, Waiting]:
     """The same for the rows of a list, by job id: a few queries for all of them, and no places in the queue."""
     jobs = list(jobs)
     rooms = limits.Rooms() if any(_waits_for_pools(job) for job in jobs) else None
     return {
-        job.pk: (_refusal(job, rooms) or Waiting("queued", f"Queued for {_resources(job)}."))
+        job.pk: (_refusal(job, rooms) or _queued(job))
         if rooms is not None and _waits_for_pools(job)
         else _own_reason(job)
         for job in jobs
@@ -89,6 +94,10 @@ def oldest_in_status() -> dict[str, datetime]:
 
 def _waits_for_pools(job: Job) -> bool:
     return job.status == JobStatus.PENDING and job.cancel_requested_at is None and not job.hold
+
+
+def _queued(job: Job) -> Waiting:
+    return Waiting("queued", f"Queued for {_resources(job)}.")
 
 
 def _own_reason(job: Job) -> Waiting:

@@ -35,7 +35,7 @@ class JobsView(ApiView):
         """Accept a job: committed before the answer, whatever the provider or the MDS do."""
         key = request.headers.get("Idempotency-Key", "")
         job = planner.enqueue(user_of(request), job_request(request.data), idempotency_key=key)
-        return Response(wire.job_json(job))
+        return Response(wire.accepted_json(job))
 
 
 class JobView(ApiView):

@@ -37,6 +37,12 @@ def job_json(job: Job) -> dict[str, Any]:
     return _job_json(job, planner.waiting_for(job))
 
 
+def accepted_json(job: Job) -> dict[str, Any]:
+    """A job that was accepted a moment ago, in full; why it is not admitted yet is told to who asks for it again."""
+    _prefetch([job], EVENTS_IN_DETAIL)
+    return _job_json(job, planner.waiting_at_first(job))
+
+
 def _prefetch(jobs: Sequence[Job], events: int) -> None:
     newest = JobEvent.objects.filter(sequence__gt=F("job__event_count") - events).order_by("sequence")
     prefetch_related_objects(jobs, "provision__pool", Prefetch("events", queryset=newest))
