@@ -115,6 +115,7 @@ DEFINED = [
 ]
 EXAMPLES: list[tuple[Exception, int, str | None]] = [
     (errors.InvalidRequest("a.b", "is wrong: very"), 400, None),
+    (errors.InvalidFile(["line 2: is wrong", "line 7: is wrong"]), 400, None),
     (errors.FileTooLarge("file", "is too large"), 413, "content_size_limit_exceeded"),
     (errors.NotFound("gone"), 404, "not_found"),
     (errors.Forbidden("no"), 403, "insufficient_permissions"),

@@ -5,23 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from datetime import timedelta
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
-from django.utils import timezone
 
 from jobs import planner
-from jobs.conf import times
-from jobs.models import Job, JobEvent, Provision
+from jobs.batch_client import Submission
+from jobs.models import Job, JobEvent
 from jobs.provisioners.base import Runtime
 from jobs.provisioners.simulated import SimulatedProvisioner
+from jobs.reconciler import calls
+from jobs.reconciler.submission import submission
 from jobs.tasks import run_pass
-from jobs.testing.script import Rule
 from planner_site.metadata_service import MetadataService
 from tests.engine import passes_until, passes_until_quiet, simulated_pool
 from tests.factories import make_file, make_template, make_user
@@ -96,29 +97,35 @@ def test_a_runtime_that_fails_fails_the_job_with_the_mds_own_words(here: Planner
 # --- deadlines ---
 
 
-def ready_with_deadline(here: Planner, job: Job, seconds: float) -> None:
-    """The resource gets ready when its time is up in so many seconds."""
-    here.server.add_rule(Rule("create", is_never_ready=True))
-    passes_until(lambda: Provision.objects.filter(status="provisioning").exists())
-    ends = timezone.now() + timedelta(seconds=seconds + times().lease_margin)
-    Provision.objects.filter(job=job).update(expires_at=ends)
-    here.server.make_ready(here.server.live()[0].name)
+@pytest.fixture
+def mds_has_until(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Have the MDS be told that a batch's time is up in so many seconds."""
+
+    def choose(seconds: float) -> None:
+        def told(*of: Any) -> Submission:
+            made = submission(*of)
+            decision = replace(made.decision, provision_resource_deadline=int(time.time() + seconds))
+            return replace(made, decision=decision)
+
+        monkeypatch.setattr(calls, "submission", told)
+
+    return choose
 
 
-def test_a_batch_whose_deadline_is_past_on_arrival_expires_the_job(here: Planner) -> None:
+def test_a_batch_whose_deadline_is_past_on_arrival_expires_the_job(here: Planner, mds_has_until: Any) -> None:
     simulated_pool(here.server)
+    mds_has_until(-60)
     job = here.job()
-    ready_with_deadline(here, job, -60)
     passes_until_quiet()
     assert (now(job).status, job.error_code, job.in_progress_at) == ("expired", "deadline", None)
     assert [batch.status for batch in here.batches()] == ["expired"]
     here.assert_clean()
 
 
-def test_a_batch_cut_off_by_its_deadline_expires_and_keeps_what_it_did(here: Planner) -> None:
+def test_a_batch_cut_off_by_its_deadline_expires_and_keeps_what_it_did(here: Planner, mds_has_until: Any) -> None:
     simulated_pool(here.server)
+    mds_has_until(3)
     job = here.job(lines=1500)
-    ready_with_deadline(here, job, 3)
     passes_until_quiet(timeout=40)
     (batch,) = here.batches()
     assert batch.status in {"completed", "expired"}, "it calls this either"

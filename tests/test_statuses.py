@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from jobs.lifecycle.steps import Change, Event
 from jobs.lifecycle.writing import IllegalTransition, Row
-from jobs.models import Job, JobEvent, Provision
+from jobs.models import Job, JobEvent, Pool, Provision
 from jobs.statuses import (
     LIVE,
     PROVISION_ENDED,
@@ -60,7 +60,7 @@ def _pairs(kind: type[JobStatus] | type[ProvisionStatus], moves: dict[str, str])
 
 @pytest.mark.parametrize(("old", "new", "is_legal"), _pairs(JobStatus, _JOB_MOVES))
 def test_a_job_makes_legal_moves_only(old: str, new: str, is_legal: bool) -> None:
-    row = Row(Job(status=old), None)
+    row = Row(Job(status=old, accepted_at=timezone.now()), None)
     change = Change(job={"status": JobStatus(new)}, events=(Event("moved"),))
     if is_legal:
         row.apply(change, timezone.now())
@@ -73,7 +73,7 @@ def test_a_job_makes_legal_moves_only(old: str, new: str, is_legal: bool) -> Non
 
 @pytest.mark.parametrize(("old", "new", "is_legal"), _pairs(ProvisionStatus, _PROVISION_MOVES))
 def test_a_provision_makes_legal_moves_only(old: str, new: str, is_legal: bool) -> None:
-    provision = Provision(status=old)
+    provision = Provision(status=old, pool=Pool(), requested_at=timezone.now())
     row = Row(Job(), provision)
     change = Change(provision={"status": ProvisionStatus(new)})
     if is_legal:
@@ -94,7 +94,7 @@ def test_every_status_is_live_or_over() -> None:
 
 
 def test_only_the_last_event_of_a_change_tells_of_the_move() -> None:
-    row = Row(Job(status="submitting", event_count=4), None)
+    row = Row(Job(status="submitting", event_count=4, accepted_at=timezone.now()), None)
     change = Change(job={"status": JobStatus.SCHEDULING}, events=(Event("batch_created"), Event("scheduling")))
     row.apply(change, timezone.now())
     told = [(event.sequence, event.reason, event.from_status, event.to_status) for event in row.events]
