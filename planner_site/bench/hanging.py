@@ -106,7 +106,7 @@ def _created_at(purpose: str, job_id: str, planner: LocalPlanner) -> float:
     def is_there() -> bool:
         for line in ledger.read_bytes().splitlines() if ledger.exists() else ():
             entry = json.loads(line)
-            if entry["event"] == "created" and entry["fields"]["job_id"] == job_id:
+            if entry["event"] == "created" and entry["fields"]["facts"]["job_id"] == job_id:
                 found.append(entry["at"])
         return bool(found)
 
