@@ -20,8 +20,9 @@ from jobs.testing.fake_mds import FakeMds
 from planner_site.process_tree import parents
 from planner_site.processes import Service, free_port
 from tests.api_client import API
+from tests.batch_file import line
 from tests.engine import is_quiet
-from tests.fault_world import AT_ONCE, INPUT, UNTIL_STOPPED, leave_nothing, rows
+from tests.fault_world import AT_ONCE, UNTIL_STOPPED, leave_nothing, rows
 from tests.process_faults import Folder
 from tests.waiting import eventually
 from tests.workers import Host
@@ -159,7 +160,7 @@ class ProcessWorld:
 
     def upload(self, user: User) -> str:
         """The id of an input file of one request."""
-        form = {"file": ("in.jsonl", INPUT)}
+        form = {"file": ("in.jsonl", line())}
         return str(self._answer(user, "/files/upload", files=form, data={"purpose": "batch"}, headers={})["id"])
 
     def _answer(self, user: User, path: str, *, headers: dict[str, str], **sent: Any) -> dict[str, Any]:

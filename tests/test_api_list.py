@@ -163,7 +163,11 @@ def test_the_provider_is_that_of_the_pool() -> None:
     assert found(client, provider="closed-down") == [kept.pk]  # no longer a provider, but its jobs are there
     assert found(client, provider="passthrough") == []
     assert_refused(
-        client.get("/jobs", provider="nope"), 400, 3, "closed-down, passthrough, simulated", field="provider"
+        client.get("/jobs", provider="nope"),
+        400,
+        3,
+        "closed-down, kubernetes, lambda_cloud, passthrough, runpod",
+        field="provider",
     )
 
 

@@ -75,7 +75,8 @@ def test_a_provider_that_misbehaves_leaves_nothing(
     rules: dict[str, Rule], simulated_server: SimulatedServer, fake_mds: FakeMds
 ) -> None:
     """Each job meets another of the rules, or all meet all of them."""
-    simulated_pool(simulated_server, ready_timeout_seconds=20)
+    # absence is believed only after longer than what is there may go unlisted
+    simulated_pool(simulated_server, ready_timeout_seconds=20, absence_confirm_seconds=0.6)
     jobs = [make_job() for _ in rules]
     added = [simulated_server.add_rule(dataclasses.replace(rule)) for rule in rules.values()]
     swept = run_to_quiescence(simulated_server, fake_mds, is_swept=rules is CREATED)
