@@ -249,9 +249,8 @@ class Merged:
                 line.after = (jobs[-1].ranked_at, jobs[-1].id)
 
 
-# A count reads what it counts; see `queue_is_full`.
 _MOST_A_SECOND = 4000  # jobs that an installation could possibly accept
-_far_from_full_until = 0.0  # on this process's monotonic clock
+_last_count: tuple[float, int] = (0.0, 0)  # until when a count may be used again (monotonic), and what was counted
 
 
 def queue_is_full() -> bool:
@@ -259,13 +258,13 @@ def queue_is_full() -> bool:
 
     Far from the limit one count does for a second; near it, enqueues take turns, so that the limit is never exceeded.
     """
-    global _far_from_full_until
+    global _last_count
     capacity, now = settings.PLANNER_QUEUE_CAPACITY, monotonic()
-    if capacity > _MOST_A_SECOND and now < _far_from_full_until:
+    usable_until, pending = _last_count
+    if now < usable_until and pending + _MOST_A_SECOND < capacity:
         return False
     pending = _pending(capacity)
-    if pending < capacity - _MOST_A_SECOND:
-        _far_from_full_until = now + 1
+    _last_count = now + 1, pending
     if pending < capacity - _CAPACITY_SLACK:
         return False
     with connection.cursor() as cursor:

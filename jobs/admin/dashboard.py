@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 
 from jobs import figures, planner
@@ -89,11 +90,17 @@ def _cards(pools: list[Any]) -> list[PoolCard]:
 
 def _upstreams(pools: list[Any]) -> list[Upstream]:
     scan = figures.scan()
-    mds = Upstream("Metadata service", "/admin/jobs/batchscan/", not scan.last_error, scan.last_error, scan.ended_at)
+    mds = Upstream(
+        "Metadata service",
+        reverse("admin:jobs_batchscan_changelist"),
+        not scan.last_error,
+        scan.last_error,
+        scan.ended_at,
+    )
     providers = (
         Upstream(
             f"{pool.name} ({pool.provider})",
-            f"/admin/jobs/pool/{pool.pk}/change/",
+            reverse("admin:jobs_pool_change", args=[pool.pk]),
             not pool.observe_error,
             pool.observe_error,
             pool.observed_at,

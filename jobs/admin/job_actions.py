@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -14,6 +15,8 @@ from jobs.conf import MAX_PRIORITY
 from jobs.models import Job
 from jobs.statuses import JobStatus
 
+_OVER = "Nothing: it is over."
+
 
 class PriorityQuestions(Questions):
     """Which priority, and why."""
@@ -22,14 +25,9 @@ class PriorityQuestions(Questions):
     field_order = ("priority", "reason")
 
 
-def _of_live(outcome: str) -> Any:
-    """These words, but for a job that is over."""
-    return lambda job: "Nothing: it is over." if job.is_terminal else outcome
-
-
 def _cancel_outcome(job: Job) -> str:
     if job.is_terminal:
-        return "Nothing: it is over."
+        return _OVER
     if job.cancel_requested_at is not None:
         return f"Nothing new: {job.cancel_requested_by} has asked for it."
     if job.status == JobStatus.PENDING:
@@ -41,7 +39,7 @@ def _cancel_outcome(job: Job) -> str:
 
 def _hold_outcome(job: Job) -> str:
     if job.is_terminal:
-        return "Nothing: it is over."
+        return _OVER
     if job.status == JobStatus.PENDING:
         return "It keeps its place in the queue and is not admitted until it is resumed."
     return "It goes on; should it come back to the queue, it is not admitted until it is resumed."
@@ -63,8 +61,12 @@ def _priority_outcome(job: Job) -> str:
     return f"Its priority, now {job.priority}, becomes the one below; it counts under the queue policy “priority”."
 
 
+def _refresh_outcome(job: Job) -> str:
+    return _OVER if job.is_terminal else "The workers look at it next, without waiting for its next try."
+
+
 def _new_job(answer: Any) -> SafeString:
-    return format_html(' as <a href="/admin/jobs/job/{}/change/">{}</a>', answer.pk, answer.pk)
+    return format_html(' as <a href="{}">{}</a>', reverse("admin:jobs_job_change", args=[answer.pk]), answer.pk)
 
 
 JOB_STEERINGS = (
@@ -120,7 +122,7 @@ JOB_STEERINGS = (
         "Refresh now",
         "jobs.refresh_job",
         ask=lambda user, job, answers: planner.refresh_job(user, job.pk, reason=answers["reason"]),
-        outcome=_of_live("The workers look at it next, without waiting for its next try."),
+        outcome=_refresh_outcome,
         is_offered=lambda job: not job.is_terminal,
         done="to be looked at next",
     ),

@@ -13,6 +13,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from jobs import oidc
@@ -38,7 +39,7 @@ def admin_log_in(request: HttpRequest) -> HttpResponse:
     """In the place of the admin's own log-in, which counts no attempts and knows no identity provider."""
     if request.user.is_authenticated:  # and yet was sent here: another log-in would only lead here again
         raise PermissionDenied("The admin is for operators.")
-    return _to_log_in(request, request.GET.get("next", "/admin/"))
+    return _to_log_in(request, request.GET.get("next", reverse("admin:index")))
 
 
 def _to_log_in(request: HttpRequest, return_to: str) -> HttpResponse:

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_safe
 
 from jobs import planner
 from jobs.models import Job
+from jobs.models.job import DOCUMENTS
 from jobs.pages import live, show
 from jobs.pages.access import signed_in
 from jobs.queue_report import queue_report
@@ -46,6 +47,6 @@ def queue(request: HttpRequest, user: User) -> HttpResponse:
 def _waiting_jobs(user: User) -> list[WaitingJob]:
     """The first of one's own, with their places: what there is to be told of them is worth a few queries each."""
     mine = planner.visible_jobs(user).filter(owner=user, status=JobStatus.PENDING)
-    jobs = list(mine.defer(*show.HEAVY).order_by("accepted_at", "pk")[:SHOWN_JOBS])
+    jobs = list(mine.defer(*DOCUMENTS).order_by("accepted_at", "pk")[:SHOWN_JOBS])
     waiting = planner.waiting_for_each(jobs)
     return [WaitingJob(job, waiting[job.pk].sentence, planner.place_in_queue(job)) for job in jobs]

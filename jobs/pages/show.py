@@ -12,6 +12,7 @@ from django.utils import timezone
 from jobs import planner
 from jobs.conf import times
 from jobs.models import BatchScan, Job, Worker
+from jobs.models.job import DOCUMENTS
 from jobs.statuses import RUNNING, JobStatus
 
 PAGE_SIZE = 25
@@ -30,8 +31,6 @@ MEANINGS = {
     JobStatus.EXPIRED: "Its time ran out; output so far is kept.",
     JobStatus.CANCELLED: "Stopped because somebody asked; output so far is kept.",
 }
-# Documents a list never shows.
-HEAVY = ("metadata", "template_spec", "client", "provider_config", "batch_view", "usage")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Page:
 
 def page_of(jobs: QuerySet[Job], *, older_than: str = "", newer_than: str = "") -> Page:
     """The newest page, or the one next to the job named; one that is gone or hidden means the newest."""
-    rows = jobs.defer(*HEAVY)
+    rows = jobs.defer(*DOCUMENTS)
     cursor = jobs.filter(pk=newer_than or older_than).values_list("accepted_at", "pk").first()
     if newer_than and cursor:
         nearest = list(rows.filter(_beyond(*cursor, newer=True)).order_by("accepted_at", "pk")[: PAGE_SIZE + 1])

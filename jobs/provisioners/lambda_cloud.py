@@ -13,18 +13,17 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
-from jobs.errors import UpstreamError, UpstreamKind
+from jobs.errors import OVER_QUOTA, UpstreamError, UpstreamKind
 from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime
 from jobs.provisioners.machines import Machine, machine_name, number, parse_name, resource, resources
 from jobs.provisioners.paced import Pace, Pacer
 from jobs.provisioners.pool_options import ApiKey, mapping, name_list, setting, unusable
 from jobs.provisioners.ssh import ENGINE_PORT, SshProbe, engine_options
-from jobs.transport import Answer, Transport, retry_after_seconds
+from jobs.transport import Answer, Transport, retry_after_seconds, unreadable
 
 _UPSTREAM = "Lambda Cloud"
 _BASE_URL = "https://cloud.lambda.ai/api/v1"
 _SSH_PORT = 22
-_QUOTA = "quota"
 _CODES = {
     "global/invalid-api-key": UpstreamKind.INVALID_CREDENTIAL,
     "global/account-inactive": UpstreamKind.INVALID_CREDENTIAL,
@@ -143,7 +142,7 @@ class LambdaCloudProvisioner:
                 answering = self._probe.answering(addresses, until)
             return [_machine(each, identity, answering) for identity, each in ours]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _unreadable(UpstreamKind.TRANSIENT) from error
+            raise unreadable(_UPSTREAM, creates=False) from error
 
     def _identity(self, instance: dict[str, Any]) -> tuple[str, int] | None:
         """The provision and the replica; None if it is not ours.
@@ -204,7 +203,7 @@ class LambdaCloudProvisioner:
         try:
             (instance_id,) = data["instance_ids"]
         except (KeyError, TypeError, ValueError) as error:
-            raise _unreadable(UpstreamKind.AMBIGUOUS) from error
+            raise unreadable(_UPSTREAM, creates=True) from error
         return Machine(
             id=str(instance_id),
             provision=request.name,
@@ -228,7 +227,7 @@ class LambdaCloudProvisioner:
         if not 200 <= response.status_code < 300:
             raise self._error(response, answer, broken)
         if not isinstance(answer, dict) or "data" not in answer:
-            raise _unreadable(broken)
+            raise unreadable(_UPSTREAM, creates=creates)
         return answer["data"]
 
     def _error(self, response: Answer, answer: Any, broken: UpstreamKind) -> UpstreamError:
@@ -240,7 +239,7 @@ class LambdaCloudProvisioner:
         said = self._key.hidden_in(" ".join(str(told[part]) for part in ("message", "suggestion") if told.get(part)))
         message = f"{_UPSTREAM}: {said}" if said else f"{_UPSTREAM} answered {status}"
         if code.endswith("/quota-exceeded"):
-            code = _QUOTA
+            code = OVER_QUOTA
         return UpstreamError(kind, message, code=code, retry_after_seconds=retry_after_seconds(response))
 
 
@@ -281,7 +280,3 @@ def _machine(instance: dict[str, Any], identity: tuple[str, int], answering: set
 
 def _digest(text: str, length: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-def _unreadable(kind: UpstreamKind) -> UpstreamError:
-    return UpstreamError(kind, f"{_UPSTREAM} gave an answer that cannot be read", code="unreadable_answer")

@@ -15,7 +15,7 @@ from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Run
 from jobs.provisioners.machines import Machine, machine_name, number, parse_name, resource, resources
 from jobs.provisioners.pool_options import ApiKey, mapping, name_list, setting, unusable
 from jobs.provisioners.ssh import ENGINE_PORT, SshProbe, engine_options
-from jobs.transport import Answer, Transport, retry_after_seconds
+from jobs.transport import Answer, Transport, retry_after_seconds, unreadable
 
 _UPSTREAM = "RunPod"
 _BASE_URL = "https://rest.runpod.io/v1"
@@ -68,9 +68,9 @@ class RunPodProvisioner:
             body = self._new_pod(request, replica)
             response = self._transport.call("POST", "/pods", until=until, creates=True, body=body)
             self._check(response, broken=UpstreamKind.AMBIGUOUS)
-            made = self._machines([response.json()], until, broken=UpstreamKind.AMBIGUOUS)
+            made = self._machines([response.json()], until, creates=True)
             if [(machine.provision, machine.replica) for machine in made] != [(request.name, replica)]:
-                raise _unreadable(UpstreamKind.AMBIGUOUS)
+                raise unreadable(_UPSTREAM, creates=True)
             found += made
         return resource(request.name, found)
 
@@ -112,7 +112,7 @@ class RunPodProvisioner:
         self._check(response)
         pods = response.json()
         if not isinstance(pods, list):
-            raise _unreadable(UpstreamKind.TRANSIENT)
+            raise unreadable(_UPSTREAM, creates=False)
         return self._machines(pods, until, is_ours_proven=is_ours_proven, is_probed=is_probed)
 
     def _machines(
@@ -120,11 +120,11 @@ class RunPodProvisioner:
         pods: list[Any],
         until: float,
         *,
-        broken: UpstreamKind = UpstreamKind.TRANSIENT,
+        creates: bool = False,
         is_ours_proven: bool = False,
         is_probed: bool = True,
     ) -> list[Machine]:
-        """Ours among the pods. `broken` is what an answer means from which nothing certain can be read."""
+        """Ours among the pods, of a listing or of the answer to a create."""
         try:
             ours = [pod for pod in pods if self._is_ours(pod, is_proven=is_ours_proven)]
             addresses = {str(pod["id"]): address for pod in ours if (address := _ssh_address(pod))}
@@ -133,7 +133,7 @@ class RunPodProvisioner:
                 answering = self._probe.answering(addresses, until)
             return [_machine(pod, addresses.get(str(pod["id"])), answering) for pod in ours]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _unreadable(broken) from error
+            raise unreadable(_UPSTREAM, creates=creates) from error
 
     def _is_ours(self, pod: dict[str, Any], *, is_proven: bool) -> bool:
         """By its name, which nobody can guess, unless its environment contradicts; or proven by that alone.
@@ -243,7 +243,3 @@ def _words(response: Answer) -> str:
     if isinstance(body, str):
         return body
     return "" if body is not None or response.body[:1] in b"<{[" else response.body.decode(errors="replace").strip()
-
-
-def _unreadable(kind: UpstreamKind) -> UpstreamError:
-    return UpstreamError(kind, f"{_UPSTREAM} gave an answer that cannot be read", code="unreadable_answer")

@@ -2,7 +2,7 @@
 
 Both have as many calls in flight as the planner's workers may have, and both get a fresh service each time, in turn.
 The input file does not exist, so that the service has little to do but to accept. The planner also follows each batch,
-from its first half second on, and those calls take their share of the service.
+from its second second on, and those calls take their share of the service.
 """
 
 from __future__ import annotations
