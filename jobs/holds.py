@@ -176,7 +176,11 @@ def _set_hold(user: User, row: Held, hold: bool, reason: str) -> Held:
 
 
 def mark_hold(row: Queue | OwnerQuota | Pool, user: User, hold: bool, reason: str) -> tuple[str, ...]:
-    """Write on the row, unsaved, that it is held, since when, by whom and why; or that it is not. The columns."""
+    """Write on the row, unsaved, that it is held, since when, by whom and why; or that it is not. The columns.
+
+    An admission that does not know of it is over then: who is told of a hold sees all that it let through.
+    """
+    queueing.lock_admission()
     told = reason if hold else ""
     row.held_by, row.held_at = (actor_name(user), timezone.now()) if hold else ("", None)
     if isinstance(row, Pool):
