@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.contrib.admin.utils import quote
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.utils import timezone
@@ -20,6 +21,7 @@ from jobs.errors import NotFound
 from jobs.lifecycle.due import lock_jobs
 from jobs.models import BatchScan, Job, JobEvent, Provision, QueueMessage, Worker
 from jobs.statuses import PROVISION_ENDED, TERMINAL, JobStatus, ProvisionStatus
+from tests.admin_client import signed_in
 from tests.edge import Mishap
 from tests.edge import Worker as Process
 from tests.engine import locked
@@ -191,6 +193,32 @@ def test_a_wish_that_meets_the_end_of_its_job_is_told_that_there_is_none(wish: s
     gone, answer = both_orders(lambda: list(remove_jobs(policy)), ask)
     assert sum(page.jobs.total() for page in gone) == 1
     assert isinstance(answer, NotFound)
+
+
+@pytest.mark.parametrize(
+    ("path", "afterwards"),
+    [
+        ("/api/v1/jobs/{job}", 404),
+        ("/api/v1/jobs", 200),
+        ("/api/v1/provisions/{provision}", 404),
+        ("/v1/batches/{job}", 404),
+        ("/jobs/{job}", 404),
+        ("/jobs/", 200),
+        ("/admin/jobs/job/{admin_job}/change/", 302),  # to the dashboard, which says so
+        ("/admin/jobs/provision/{provision}/change/", 302),
+        ("/admin/jobs/job/", 200),
+    ],
+)
+def test_who_looks_at_a_job_while_it_goes_sees_it_or_is_told_that_there_is_none(path: str, afterwards: int) -> None:
+    """Whole before the commit; a look in the middle of which it goes ends as one of the two, and is no failure."""
+    job, client = old_job(), signed_in(make_user("superuser"), raise_request_exception=False)
+    address = path.format(job=job.pk, provision=released(job).pk, admin_job=quote(job.pk))
+    with stopped(lambda: list(remove_jobs(Policy(timedelta(days=30))))) as going:
+        assert job.pk in client.get(address).content.decode()
+        with stopped(lambda: client.get(address), after='"jobs_job"."cancel_requested_at"') as read:
+            assert going.result()
+            assert read.result().status_code in {200, 302, 404}
+    assert client.get(address).status_code == afterwards
 
 
 def test_a_page_that_takes_too_long_is_tried_again_at_half_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
