@@ -10,7 +10,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 
-def _style(path: str) -> Callable[[HttpRequest], str]:
+def _static(path: str) -> Callable[[HttpRequest], str]:
     return lambda request: static(path)
 
 
@@ -30,9 +30,10 @@ UNFOLD = {
     "SITE_SUBHEADER": "Operations",
     "SITE_SYMBOL": "dynamic_feed",
     "SITE_URL": "/jobs/",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _static("jobs/icon.svg")}],
     "SHOW_BACK_BUTTON": True,
     "DASHBOARD_CALLBACK": "jobs.admin.dashboard.dashboard",
-    "STYLES": [_style("jobs/status.css"), _style("jobs/admin.css")],
+    "STYLES": [_static("jobs/status.css"), _static("jobs/admin.css")],
     "COLORS": {
         "primary": {
             "50": "oklch(97% .014 254.604)",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from django.contrib import admin
+from django.http import Http404, HttpRequest
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 from django_q.models import Failure, Schedule, Success
@@ -17,6 +20,12 @@ from planner_site.console import console
 
 # django-q2's own admin resubmits and deletes messages behind the planner's back. Only here has it been registered.
 admin.site.unregister([Failure, Schedule, Success])
+
+
+def nowhere(request: HttpRequest, **_: str) -> NoReturn:
+    """404, whoever asks."""
+    raise Http404
+
 
 urlpatterns = [
     path("jobs", RedirectView.as_view(url="/jobs/")),
@@ -33,6 +42,8 @@ urlpatterns = [
     path("v1/", include("jobs.openai_api.urls")),
     path("jobs/", include("jobs.pages.urls")),
     path("admin/login/", admin_log_in),
+    # where the admin would lead to a row's page on the site: no row has one, and Django's view stumbles over a bad uuid
+    path("admin/r/<path:row>", nowhere),
     path("admin/", admin.site.urls),
     re_path(r"^(?!(?:api|v1|admin|jobs|static|healthz|readyz|metrics)(?:/|$))", console),
 ]

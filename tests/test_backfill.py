@@ -312,14 +312,14 @@ def test_its_owner_sees_it_like_any_other_job(fake_mds: FakeMds, owner: User) ->
 
 
 @pytest.mark.parametrize("status", ["in_progress", "failed"])
-def test_every_page_shows_it(status: str, fake_mds: FakeMds, owner: User) -> None:
+def test_every_page_shows_it_and_says_that_it_was_imported(status: str, fake_mds: FakeMds, owner: User) -> None:
     submit(fake_mds, status)
     backfill()
-    job_id = Job.objects.get().id
+    job_id, other_id = Job.objects.get().id, make_job(owner).id
     pages = {owner: f"/jobs/{job_id}", make_user("operator"): f"/admin/jobs/job/{job_id}/change/"}
     for user, path in pages.items():
         client = Client()
         client.force_login(user)
-        page = client.get(path)
-        assert (page.status_code, job_id in page.content.decode()) == (200, True)
-    assert ApiClient(owner).get(f"/jobs/{job_id}").json()["status"] == Job.objects.get().status
+        assert "<dt>Imported</dt>" in client.get(path).content.decode()
+        assert "<dt>Imported</dt>" not in client.get(path.replace(job_id, other_id)).content.decode()
+    assert ApiClient(owner).get(f"/jobs/{job_id}").json()["status"] == Job.objects.get(pk=job_id).status

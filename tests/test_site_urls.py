@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.contenttypes.models import ContentType
+from django.templatetags.static import static
 from django.test import Client
 
 from tests import factories
@@ -12,6 +14,21 @@ from tests import factories
 def test_short_addresses_lead_to_the_pages(client: Client, short: str, full: str) -> None:
     answer = client.get(short)
     assert (answer.status_code, answer["Location"]) == (302, full)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("row", ["{type}/{pk}/", "{type}/no-uuid/", "{type}/", "7777777/1/"])
+def test_the_admin_leads_to_no_row_on_the_site_whatever_its_key(client: Client, row: str) -> None:
+    provision = factories.make_job(status="provisioning").provision
+    client.force_login(factories.make_user("superuser"))
+    given = {"type": ContentType.objects.get_for_model(provision).pk, "pk": provision.pk}
+    assert client.get(f"/admin/r/{row.format(**given)}").status_code == 404
+
+
+@pytest.mark.django_db
+def test_the_admin_has_the_sites_icon(client: Client) -> None:
+    client.force_login(factories.make_user("operator"))
+    assert f'<link rel="icon" href="{static("jobs/icon.svg")}"' in client.get("/admin/").content.decode()
 
 
 @pytest.mark.django_db
