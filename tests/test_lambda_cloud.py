@@ -111,6 +111,14 @@ def test_a_refused_launch_is_told_by_its_code(
     assert str(raised.value) == "Lambda Cloud: No. Ask again with ***."
 
 
+def test_a_refusal_without_a_code_is_not_the_providers_and_fails_no_job(vendor: responses.RequestsMock) -> None:
+    vendor.get(f"{API}/instances", json={"data": []})
+    vendor.post(LAUNCH, body="<html><h1>400 Bad Request</h1></html>", status=400)
+    with pytest.raises(UpstreamError) as raised:
+        get_provisioner("lambda_cloud", AT_ANY_PACE | REGION).ensure(wanted())
+    assert (raised.value.kind, raised.value.code) == (UpstreamKind.AMBIGUOUS, "http_400")
+
+
 @pytest.mark.parametrize("body", ["", "{}", "<html>", '{"data": {}}', '{"data": {"instance_ids": []}}'])
 def test_an_answer_that_cannot_be_read_may_have_launched(vendor: responses.RequestsMock, body: str) -> None:
     vendor.get(f"{API}/instances", json={"data": []})

@@ -224,6 +224,7 @@ def test_a_refusal_says_what_may_be_done_next(bench: Bench, provisioner: Provisi
 @pytest.mark.parametrize(
     ("refusal", "kind"),
     [
+        (Refusal.INVALID_REQUEST, UpstreamKind.TRANSIENT),  # it asks for nothing of a job's, so none is at fault
         (Refusal.INVALID_CREDENTIAL, UpstreamKind.INVALID_CREDENTIAL),
         (Refusal.RATE_LIMITED, UpstreamKind.RATE_LIMITED),
         (Refusal.BROKEN, UpstreamKind.TRANSIENT),

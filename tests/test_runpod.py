@@ -108,6 +108,25 @@ def test_an_answer_that_cannot_be_read_may_have_made_a_pod(vendor: responses.Req
     assert raised.value.kind == UpstreamKind.AMBIGUOUS
 
 
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("<html><h1>400 Bad Request</h1></html>", UpstreamKind.AMBIGUOUS),
+        ("", UpstreamKind.AMBIGUOUS),
+        ('{"error": "gpuTypeIds: not one of the allowed values"}', UpstreamKind.PERMANENT),
+        ("gpuCount is too large", UpstreamKind.PERMANENT),
+    ],
+)
+def test_a_refusal_without_words_is_not_the_providers_and_fails_no_job(
+    vendor: responses.RequestsMock, body: str, kind: UpstreamKind
+) -> None:
+    vendor.get(PODS, json=[])
+    vendor.post(PODS, body=body, status=400)
+    with pytest.raises(UpstreamError) as raised:
+        get_provisioner("runpod", {}).ensure(wanted())
+    assert raised.value.kind == kind
+
+
 def test_a_pod_of_our_name_that_tells_no_owner_is_ours_but_found_by_nobody_who_looks_for_orphans(
     vendor: responses.RequestsMock,
 ) -> None:

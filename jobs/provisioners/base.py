@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
+
+from jobs.errors import UpstreamError, UpstreamKind
 
 
 class ResourceState(StrEnum):
@@ -22,7 +25,8 @@ class ResourceRequest:
     """What is wanted, under a name that is ours alone.
 
     `expires_at` is when the provider may end the resource by itself, where it can: a forgotten one then ends
-    even if we are dead.
+    even if we are dead; `lifetime_seconds` is how long that is from the intent to create on, for whoever wants a span:
+    a worker's own clock may be wrong.
     """
 
     name: str
@@ -33,6 +37,7 @@ class ResourceRequest:
     accelerator_count: int  # per replica
     replicas: int
     expires_at: datetime
+    lifetime_seconds: float
     model: str = ""  # what the engine is to serve
     template_spec: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # the job's own provider_config
@@ -80,7 +85,8 @@ class Provisioner(Protocol):
         """Look the name up; create only what is missing. Repeating it creates nothing twice.
 
         `AMBIGUOUS` is raised when something may have been created and cannot be told now. Any other kind speaks of
-        the last thing tried: with several objects to create, earlier ones may be there under the name.
+        the last thing tried: with several objects to create, earlier ones may be there under the name. A kind that
+        fails the job is only ever said of a create: see `looking_up`.
         """
         ...
 
@@ -99,3 +105,15 @@ class Provisioner(Protocol):
     def runtime(self, request: ResourceRequest, resource: Resource) -> Runtime | None:
         """How the MDS reaches the engine on a ready resource; None leaves it to the MDS. Makes no call."""
         ...
+
+
+@contextmanager
+def looking_up() -> Iterator[None]:
+    """Around a listing, or any other look, which asks for nothing of a job's: that it is refused fails none."""
+    try:
+        yield
+    except UpstreamError as error:
+        if error.kind not in {UpstreamKind.PERMANENT, UpstreamKind.NOT_FOUND, UpstreamKind.CONFLICT}:
+            raise
+        after = error.retry_after_seconds
+        raise UpstreamError(UpstreamKind.TRANSIENT, str(error), code=error.code, retry_after_seconds=after) from error

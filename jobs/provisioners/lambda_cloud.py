@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from jobs.errors import OVER_QUOTA, UpstreamError, UpstreamKind
-from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime
+from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime, looking_up
 from jobs.provisioners.machines import Machine, machine_name, number, parse_name, resource, resources
 from jobs.provisioners.paced import Pace, Pacer
 from jobs.provisioners.pool_options import ApiKey, mapping, name_list, setting, unusable
@@ -129,6 +129,7 @@ class LambdaCloudProvisioner:
     def _of(self, name: str, machines: list[Machine]) -> list[Machine]:
         return [machine for machine in machines if machine.provision == name]
 
+    @looking_up()
     def _list(self, until: float | None = None, *, is_probed: bool = True) -> list[Machine]:
         # Half the time at most, so that what follows a slow look-up still has a fair share.
         until = until or time.monotonic() + self._call_timeout / 2
@@ -172,6 +173,7 @@ class LambdaCloudProvisioner:
             "ssh_key_names": keys[:1],  # it takes exactly one
         }
 
+    @looking_up()
     def _region(self, instance_type: str, until: float) -> str:
         """Where there is room, as far as is known; of the accepted regions the first."""
         types = self._call("GET", "/instance-types", until)
@@ -236,6 +238,8 @@ class LambdaCloudProvisioner:
         told = told if isinstance(told, dict) else {}
         code = str(told.get("code") or f"http_{status}")
         kind = _CODES.get(code) or _KINDS.get(status, broken)
+        if kind == UpstreamKind.PERMANENT and not told.get("code"):
+            kind = broken  # not Lambda's word, which alone may fail a job
         said = self._key.hidden_in(" ".join(str(told[part]) for part in ("message", "suggestion") if told.get(part)))
         message = f"{_UPSTREAM}: {said}" if said else f"{_UPSTREAM} answered {status}"
         if code.endswith("/quota-exceeded"):

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jobs.errors import UpstreamError, UpstreamKind
-from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime
+from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime, looking_up
 from jobs.provisioners.machines import Machine, machine_name, number, parse_name, resource, resources
 from jobs.provisioners.pool_options import ApiKey, mapping, name_list, setting, unusable
 from jobs.provisioners.ssh import ENGINE_PORT, SshProbe, engine_options
@@ -105,6 +105,7 @@ class RunPodProvisioner:
         reached = {name: resource.detail[name] for name in ("host", "ssh_port", "ssh_user", "http_base_url")}
         return Runtime("RunPod", reached | engine_options(request))
 
+    @looking_up()
     def _list(self, *, is_ours_proven: bool = False, is_probed: bool = True) -> list[Machine]:
         # Half the time at most, so that what follows a slow look-up still has a fair share.
         until = time.monotonic() + self._call_timeout / 2
@@ -185,6 +186,8 @@ class RunPodProvisioner:
             return
         said = self._key.hidden_in(_words(response))
         kind, code = _KINDS.get(status, broken), f"http_{status}"
+        if kind == UpstreamKind.PERMANENT and not said:
+            kind = broken  # not RunPod's word, which alone may fail a job
         if (status == 400 or status >= 500) and any(phrase in said.lower() for phrase in _NO_CAPACITY):
             kind, code = UpstreamKind.CAPACITY, "no_capacity"
         message = f"{_UPSTREAM} answered {status}: {said}" if said else f"{_UPSTREAM} answered {status}"

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jobs.errors import UpstreamError, UpstreamKind
-from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime
+from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime, looking_up
 from jobs.transport import Answer, Transport, retry_after_seconds, unreadable
 
 _UPSTREAM = "The simulated provider"
@@ -115,6 +115,7 @@ class SimulatedProvisioner:
         """None: there is no engine, so the MDS echoes (dry-run)."""
         return None
 
+    @looking_up()
     def _list(self, **params: str | int) -> list[_Item]:
         # Half the time at most, so that what follows a slow look-up still has a fair share.
         until = time.monotonic() + self._call_timeout / 2
