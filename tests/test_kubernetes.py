@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -15,9 +14,7 @@ import yaml
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.provisioners import get_provisioner
 from jobs.provisioners.base import ResourceState, Runtime
-from jobs.provisioners.kubernetes import KubernetesProvisioner
 from jobs.provisioners.kubernetes_pods import LOGIN_OPTIONS, NAME_LABEL, PoolOptions
-from jobs.testing.fake_kubernetes import FakeKubernetes
 from jobs.testing.provider_server import Refusal
 from jobs.testing.script import Rule
 from tests.providers.bench import wanted
@@ -40,17 +37,19 @@ def bench() -> Iterator[KubernetesBench]:
 
 
 def test_a_placeholder_asks_for_what_the_engines_pod_will(bench: KubernetesBench) -> None:
-    expires_at = datetime.now(UTC) + timedelta(hours=2)
-    bench.provisioner(**POOL).ensure(wanted("abp-1", accelerator_count=4, replicas=2, expires_at=expires_at))
+    ours_is_wrong = datetime.now(UTC) - timedelta(hours=2)
+    bench.provisioner(**POOL).ensure(
+        wanted("abp-1", accelerator_count=4, replicas=2, expires_at=ours_is_wrong, lifetime_seconds=7200.5)
+    )
     first, second = bench.pods("abp-1")
     assert [first["metadata"]["name"], second["metadata"]["name"]] == ["abp-1-0", "abp-1-1"]
-    assert 7190 <= first["spec"].pop("activeDeadlineSeconds") <= 7200, "it ends by itself if we are gone"
     resources = {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "4"}
     assert first["spec"] == {
         "priorityClassName": "batch-planner-placeholder",
         "priority": -10,
         "preemptionPolicy": "Never",
         "terminationGracePeriodSeconds": 0,
+        "activeDeadlineSeconds": 7200,  # it ends by itself if we are gone
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "nodeSelector": {"pool": "batch", "nvidia.com/gpu.product": "H100"},
@@ -118,7 +117,7 @@ def test_an_evicted_pod_says_why(bench: KubernetesBench) -> None:
 
 def test_a_pod_that_was_forgotten_ends_at_its_deadline(bench: KubernetesBench) -> None:
     provisioner = bench.provisioner()
-    provisioner.ensure(wanted(expires_at=datetime.now(UTC) + timedelta(seconds=60)))
+    provisioner.ensure(wanted(lifetime_seconds=60))
     bench.server.ledger.pass_time(61)
     found = provisioner.observe(["one"])["one"]
     assert (found.state, found.detail["status"]) == (ResourceState.FAILED, "DeadlineExceeded")
@@ -138,6 +137,38 @@ def test_without_leave_to_make_the_priority_class_it_says_what_to_do(bench: Kube
     with pytest.raises(UpstreamError, match=r"no PriorityClass batch-planner-placeholder.*docs/providers") as raised:
         bench.provisioner().ensure(wanted())
     assert (raised.value.kind, raised.value.code) == (UpstreamKind.INVALID_CREDENTIAL, "no_priority_class")
+
+
+def test_a_priority_class_that_the_cluster_has_not_taken_notice_of_yet_disables_no_pool(bench: KubernetesBench) -> None:
+    """Its admission looks in a cache of its own."""
+    unseen = forbidden("no PriorityClass with name batch-planner-placeholder was found")
+    answer_next(bench, "create", unseen, unseen)
+    with pytest.raises(UpstreamError, match="no PriorityClass") as raised:
+        bench.provisioner().ensure(wanted())
+    assert raised.value.kind == UpstreamKind.TRANSIENT
+    assert bench.provisioner().ensure(wanted()).state == ResourceState.READY
+
+
+def test_a_name_that_no_priority_class_can_have_disables_the_pool_and_fails_no_job(bench: KubernetesBench) -> None:
+    problem = {"message": 'PriorityClass "My Class" is invalid: metadata.name', "reason": "Invalid"}
+    answer_next(bench, "create_class", (422, problem))
+    with pytest.raises(UpstreamError, match="is invalid") as raised:
+        bench.provisioner().ensure(wanted())
+    assert raised.value.kind == UpstreamKind.INVALID_CREDENTIAL
+
+
+def test_the_role_that_is_documented_allows_what_is_done_and_no_more(bench: KubernetesBench) -> None:
+    provisioner = bench.provisioner()
+    provisioner.ensure(wanted())
+    provisioner.observe(["one"])
+    provisioner.release("one")
+    provisioner.discover()
+    manifests = yaml.safe_load_all((ROOT / "docs" / "providers" / "kubernetes.yaml").read_text())
+    documented = {each["kind"]: each for each in manifests}["Role"]
+    done = sorted({call.verb for call in bench.server.calls} - {"create_class"})
+    assert [{**rule, "verbs": sorted(rule["verbs"])} for rule in documented["rules"]] == [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": done}
+    ]
 
 
 @pytest.mark.parametrize("spoiled", [{"value": 1000}, {"preemptionPolicy": "PreemptLowerPriority"}])
@@ -208,6 +239,7 @@ def conflict(reason: str) -> tuple[int, Any]:
             "NotFound",
         ),
         ((400, {"message": "bad", "reason": "BadRequest"}), UpstreamKind.PERMANENT, "BadRequest"),
+        ((400, b"<html>"), UpstreamKind.AMBIGUOUS, "http_400"),  # a proxy's word fails no job
         ((404, b"<html>"), UpstreamKind.AMBIGUOUS, "http_404"),
         ((504, b"upstream request timeout"), UpstreamKind.AMBIGUOUS, "http_504"),
         ((201, b"<html>"), UpstreamKind.AMBIGUOUS, "unreadable_answer"),
@@ -219,11 +251,39 @@ def test_what_an_answer_to_a_create_means(
 ) -> None:
     provisioner = bench.provisioner()
     provisioner.discover()
-    bench.server.refusals = {Refusal.BROKEN: words}  # type: ignore[misc] # this server's own
-    bench.refuse_next("create", Refusal.BROKEN)
+    answer_next(bench, "create", words)
     with pytest.raises(UpstreamError) as raised:
         provisioner.ensure(wanted())
     assert (raised.value.kind, raised.value.code) == (kind, code)
+
+
+def answer_next(bench: KubernetesBench, on: str, *words: tuple[int, Any]) -> None:
+    """The next calls are answered with these statuses and bodies, and do nothing."""
+    for refusal, told in zip(Refusal, words, strict=False):
+        bench.server.refusals = {**bench.server.refusals, refusal: told}  # type: ignore[misc] # this server's own
+        bench.refuse_next(on, refusal)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (404, {"message": "the server could not find the requested resource", "reason": "NotFound"}),
+        (400, b"<html>"),
+        (410, {"message": "The provided continue parameter is too old", "reason": "Expired"}),
+        (200, b'{"kind": "PodList", "items": ['),
+        (200, {"kind": "PodList", "metadata": {"continue": "a5f", "remainingItemCount": 7}, "items": []}),
+    ],
+)
+def test_no_listing_but_a_whole_one_tells_of_absence_and_none_fails_a_job(
+    bench: KubernetesBench, words: tuple[int, Any]
+) -> None:
+    provisioner = bench.provisioner()
+    for call in (lambda: provisioner.ensure(wanted()), lambda: provisioner.observe(["one"])):
+        answer_next(bench, "list", words)
+        with pytest.raises(UpstreamError) as raised:
+            call()
+        assert raised.value.kind == UpstreamKind.TRANSIENT
+    assert bench.held("one") == []
 
 
 @pytest.mark.parametrize(
@@ -257,68 +317,3 @@ def test_the_engine_is_left_to_the_metadata_service(bench: KubernetesBench) -> N
     runtime = provisioner.runtime(wanted(), provisioner.ensure(wanted()))
     assert runtime == Runtime("Kubernetes", RUNTIMES["Kubernetes"])
     assert provisioner.hands_over
-
-
-# --- logging in ---
-
-
-def kubeconfig(path: Path, user: str = "first", **servers: str) -> str:
-    """A file with a context for each server; the last one is the current."""
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": name, "cluster": {"server": url}} for name, url in servers.items()],
-        "users": [{"name": "planner", "user": {"token": user}}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": "planner"}} for name in servers],
-        "current-context": list(servers)[-1],
-    }
-    path.write_text(json.dumps(config))
-    return str(path)
-
-
-def logged_in(**options: Any) -> KubernetesProvisioner:
-    return KubernetesProvisioner(options, connect_timeout=1, call_timeout=5, installation="here")
-
-
-def test_several_clusters_are_several_pools(bench: KubernetesBench, tmp_path: Path) -> None:
-    with FakeKubernetes() as other:
-        path = kubeconfig(tmp_path / "config", east=bench.server.url, west=other.url)
-        east, west = logged_in(kubeconfig=path, context="east"), logged_in(kubeconfig=path)
-        assert (east.ensure(wanted("one")).region, west.ensure(wanted("two")).region) == ("east", "kubernetes")
-        assert (len(bench.server.live()), len(other.live("two"))) == (1, 1)
-
-
-def test_a_credential_that_was_renewed_is_read_anew_and_one_that_was_not_is_refused(
-    bench: KubernetesBench, tmp_path: Path
-) -> None:
-    provisioner = logged_in(kubeconfig=kubeconfig(tmp_path / "config", here=bench.server.url))
-    provisioner.discover()
-    bench.refuse_next("list", Refusal.INVALID_CREDENTIAL)
-    with pytest.raises(UpstreamError) as raised:
-        provisioner.discover()
-    assert raised.value.kind == UpstreamKind.INVALID_CREDENTIAL
-    kubeconfig(tmp_path / "config", user="second", here=bench.server.url)
-    bench.refuse_next("list", Refusal.INVALID_CREDENTIAL)
-    assert provisioner.discover() == {}
-
-
-def test_inside_a_cluster_the_service_account_is_used(
-    bench: KubernetesBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, text in (("token", "secret"), ("ca.crt", "certificate")):
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
-    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
-    with pytest.raises(UpstreamError) as raised:
-        logged_in(in_cluster=True).discover()
-    assert raised.value.kind == UpstreamKind.TRANSIENT, "it has a credential, and nobody listens"
-
-
-@pytest.mark.parametrize("options", [{"kubeconfig": "/nowhere/config"}, {"in_cluster": True}])
-def test_without_a_credential_the_pool_is_of_no_use(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(UpstreamError, match="credential cannot be used") as raised:
-        logged_in(**options).discover()
-    assert (raised.value.kind, raised.value.code) == (UpstreamKind.INVALID_CREDENTIAL, "no_credential")

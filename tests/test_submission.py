@@ -105,8 +105,9 @@ def test_without_a_runtime_the_choice_is_the_mds_own() -> None:
 
 
 def test_a_provider_is_asked_for_what_was_frozen_at_admission() -> None:
-    provision = a_provision()
+    provision = a_provision(create_started_at=DEADLINE - timedelta(hours=1))
     asked = resource_request(a_job(accelerator_type="A100", replicas=9), provision)
+    assert asked.lifetime_seconds == 3600 + times().lease_margin
     assert (asked.name, asked.installation, asked.job_id) == ("abp-1", "default", "job_1")
     assert (asked.accelerator_type, asked.accelerator_count, asked.replicas) == ("H100", 4, 2)
     assert (asked.options, asked.expires_at, asked.provision_id) == (

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import UpstreamError, UpstreamKind
-from jobs.provisioners.base import Resource, ResourceRequest, Runtime
+from jobs.provisioners.base import Resource, ResourceRequest, Runtime, looking_up
 from jobs.provisioners.kubernetes_pods import (
     INSTALLATION_LABEL,
     MANAGED_BY,
@@ -32,6 +32,7 @@ from jobs.transport import unreadable
 if TYPE_CHECKING:
     from jobs.provisioners.kubernetes_api import ClusterApi
 
+_NO_CLASS = "no PriorityClass with name"
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
@@ -116,6 +117,7 @@ class KubernetesProvisioner:
         _ = self._api
         return time.monotonic() + share * self._call_timeout
 
+    @looking_up()
     def _list(self, name: str = "") -> list[Pod]:
         # Half the time at most, so that what follows a slow look-up still has a fair share.
         until = self._until(1 / 2)
@@ -125,18 +127,29 @@ class KubernetesProvisioner:
     def _create(self, body: dict[str, Any], until: float) -> Pod | None:
         """The new pod, or None if there is one of that name."""
         try:
-            try:
-                answer = self._api.create_pod(self._options.namespace, body, until=until)
-            except UpstreamError as error:
-                if "no PriorityClass with name" not in str(error):
-                    raise
-                self._create_priority_class(until)
-                answer = self._api.create_pod(self._options.namespace, body, until=until)
+            answer = self._create_with_class(body, until)
         except UpstreamError as error:
             if error.kind != UpstreamKind.CONFLICT:
                 raise
             return None
         return _read(answer, creates=True)
+
+    def _create_with_class(self, body: dict[str, Any], until: float) -> dict[str, Any]:
+        """The answer to the create, before which its PriorityClass is made if there is none."""
+        create = partial(self._api.create_pod, self._options.namespace, body, until=until)
+        try:
+            return create()
+        except UpstreamError as error:
+            if _NO_CLASS not in str(error):
+                raise
+        self._create_priority_class(until)
+        try:
+            return create()
+        except UpstreamError as error:
+            if _NO_CLASS not in str(error):
+                raise
+            # the cluster's admission looks in a cache, which follows
+            raise UpstreamError(UpstreamKind.TRANSIENT, str(error), code="new_priority_class") from error
 
     def _create_priority_class(self, until: float) -> None:
         try:
@@ -148,6 +161,8 @@ class KubernetesProvisioner:
                     "with this credential: create it as docs/providers/kubernetes.yaml has it"
                 )
                 raise UpstreamError(error.kind, message, code="no_priority_class") from error
+            if error.kind == UpstreamKind.PERMANENT:  # of the pool's own making, and no job's
+                raise UpstreamError(UpstreamKind.INVALID_CREDENTIAL, str(error), code=error.code) from error
             if error.kind != UpstreamKind.CONFLICT:
                 raise
 

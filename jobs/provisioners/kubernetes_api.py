@@ -47,14 +47,15 @@ class ClusterApi:
         self._logged_in: client.ApiClient | None = None
 
     def list_pods(self, namespace: str, labels: Mapping[str, str], *, until: float) -> list[dict[str, Any]]:
-        """The pods that have all these labels, from one call. An empty value stands for any."""
+        """All the pods that have all these labels, from one call. An empty value stands for any."""
         selector = ",".join(f"{label}={value}" if value else label for label, value in labels.items())
         answer = self._call(
             lambda of: CoreV1Api(of).list_namespaced_pod, namespace, label_selector=selector, until=until
         )
-        if not isinstance(answer.get("items"), list):
+        items, metadata = answer.get("items"), answer.get("metadata")
+        is_page = isinstance(metadata, dict) and metadata.get("continue")  # though none was asked for
+        if is_page or not isinstance(items, list):
             raise unreadable(UPSTREAM, creates=False)
-        items: list[dict[str, Any]] = answer["items"]
         return items
 
     def create_pod(self, namespace: str, body: dict[str, Any], *, until: float) -> dict[str, Any]:
@@ -79,14 +80,13 @@ class ClusterApi:
     ) -> dict[str, Any]:
         """Send once, to be over at `until` (monotonic clock); the answer's object.
 
-        Sent once more after a 401, if the credential has been renewed since it was read.
+        Sent once more after a 401, with the credential as it is now: it may have been renewed since it was read.
         """
         logged_in = self._client()
         answer = self._answer(logged_in, operation, *arguments, until=until, creates=creates, **named)
-        if answer.status_code == 401:
+        if answer.status_code == 401 and not self._options.get("base_url"):
             renewed = self._renewed(logged_in)
-            if renewed is not None:
-                answer = self._answer(renewed, operation, *arguments, until=until, creates=creates, **named)
+            answer = self._answer(renewed, operation, *arguments, until=until, creates=creates, **named)
         body = answer.json()
         if not 200 <= answer.status_code < 300:
             raise _refused(answer, body, creates=creates)
@@ -130,13 +130,12 @@ class ClusterApi:
                 self._logged_in = client.ApiClient(self._configuration())
             return self._logged_in
 
-    def _renewed(self, refused: client.ApiClient) -> client.ApiClient | None:
-        """The client with the credential as it is now, if that is another one."""
+    def _renewed(self, refused: client.ApiClient) -> client.ApiClient:
+        """A client with the credential as it is now, or was when another thread met the same."""
         with self._lock:
-            if self._logged_in is refused:
+            if self._logged_in is None or self._logged_in is refused:
                 self._logged_in = client.ApiClient(self._configuration())
-            current = self._logged_in
-        return current if current and current.configuration.api_key != refused.configuration.api_key else None
+            return self._logged_in
 
     def _configuration(self) -> client.Configuration:
         configuration = client.Configuration()
@@ -152,6 +151,10 @@ class ClusterApi:
         except Exception as error:  # whatever is wrong with a file that somebody else wrote
             message = f"{UPSTREAM}: the pool's credential cannot be used: {error}"
             raise UpstreamError(UpstreamKind.INVALID_CREDENTIAL, message, code="no_credential") from error
+        if not (configuration.api_key or configuration.cert_file or self._options.get("base_url")):
+            # a plugin that fails: the client goes on without, and whoever is nobody may nothing
+            message = f"{UPSTREAM}: the kubeconfig gave no credential (an API server that asks for none is a base_url)"
+            raise UpstreamError(UpstreamKind.TRANSIENT, message, code="no_credential")
         configuration.retries = False  # urllib3 would send again by itself, a create as well
         if is_loopback(configuration.host):
             configuration.proxy = None  # a proxy named in the environment cannot reach our own loopback
@@ -167,6 +170,8 @@ def _refused(answer: Answer, body: Any, *, creates: bool) -> UpstreamError:
         kind, code = UpstreamKind.CAPACITY, OVER_QUOTA
     elif status == 403 and _LIMIT_RANGE.search(message):
         kind = UpstreamKind.PERMANENT
+    elif kind == UpstreamKind.PERMANENT and not told.get("reason"):
+        kind = broken  # not the API server's word, which alone may fail a job
     elif status == 404 and reason == "NotFound":  # any other is not the API server's word
         # of a create: its namespace is not there
         kind = UpstreamKind.INVALID_CREDENTIAL if creates else UpstreamKind.NOT_FOUND

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from typing import Any, Self
 
 from jobs.provisioners.base import Resource, ResourceRequest, ResourceState
@@ -58,7 +57,6 @@ def pod_name(name: str, index: int) -> str:
 
 def manifest(request: ResourceRequest, name: str, marks: dict[str, str], options: PoolOptions) -> dict[str, Any]:
     """One placeholder, as large as an engine's pod. It ends by itself when the provision does, once it has a node."""
-    seconds = int((request.expires_at - datetime.now(UTC)).total_seconds())
     kind = request.accelerator_type
     resources = dict(options.requests)
     if request.accelerator_count and kind.lower() != "cpu":  # as the metadata service has it for the engine's
@@ -82,7 +80,7 @@ def manifest(request: ResourceRequest, name: str, marks: dict[str, str], options
             "priority": PRIORITY,
             "preemptionPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
-            "activeDeadlineSeconds": min(max(1, seconds), _LONGEST_DEADLINE),
+            "activeDeadlineSeconds": min(max(1, int(request.lifetime_seconds)), _LONGEST_DEADLINE),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "nodeSelector": options.node_selector | options.accelerator_node_selectors.get(kind, {}),

@@ -18,6 +18,7 @@ _VERBATIM = frozenset({"engineArgs", "engine_args"})
 
 def resource_request(job: Job, provision: Provision) -> ResourceRequest:
     """What `ensure` is asked for: frozen at accept and admission, the same after any restart (G9)."""
+    intended_at = provision.create_started_at or provision.expires_at  # both by the database's clock
     return ResourceRequest(
         name=provision.name,
         installation=settings.PLANNER_INSTALLATION,
@@ -27,6 +28,7 @@ def resource_request(job: Job, provision: Provision) -> ResourceRequest:
         accelerator_count=provision.spec["accelerator_count"],
         replicas=provision.spec["replicas"],
         expires_at=provision.expires_at,
+        lifetime_seconds=(provision.expires_at - intended_at).total_seconds(),
         model=job.model,
         template_spec=job.template_spec,
         options=provision.spec["options"],

@@ -123,5 +123,6 @@ def wanted(name: str = "one", **fields: Any) -> ResourceRequest:
         "accelerator_count": 1,
         "replicas": 1,
         "expires_at": datetime(2030, 1, 1, tzinfo=UTC),
+        "lifetime_seconds": 3600,
     }
     return ResourceRequest(**{**defaults, **fields})
