@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
+from typing import NamedTuple
 
 from django.db import connection
 from django.db.models import OuterRef, Subquery
@@ -48,14 +49,36 @@ class Use:
             self.provisioning_accelerators += accelerators
 
 
-@dataclass
+class Limits(NamedTuple):
+    """The most of each that there may be; infinite without a limit."""
+
+    live: float
+    provisioning: float
+    live_accelerators: float
+    provisioning_accelerators: float
+
+    def __str__(self) -> str:
+        """For people; what has no limit is not told."""
+        words = ("held", "starting", "accelerators held", "accelerators starting")
+        return ", ".join(f"{most:g} {what}" for most, what in zip(self, words, strict=True) if most != inf)
+
+
 class Room:
     """How much more there may be of something that has limits."""
 
-    jobs: float
-    accelerators: float
-    most_accelerators: float  # when nothing is in use
-    limits: str = ""  # in words, for people
+    def __init__(self, limits: Limits, use: Use) -> None:
+        """The limits less what is in use."""
+        self.limits = limits
+        self.jobs = min(limits.live - use.live, limits.provisioning - use.provisioning)
+        self.accelerators = min(
+            limits.live_accelerators - use.live_accelerators,
+            limits.provisioning_accelerators - use.provisioning_accelerators,
+        )
+
+    @property
+    def most_accelerators(self) -> float:
+        """How many a job may need when nothing is in use."""
+        return min(self.limits.live_accelerators, self.limits.provisioning_accelerators)
 
     def fits(self, accelerators: int) -> bool:
         """Whether one more job of this size is within the limits now."""
@@ -95,6 +118,7 @@ class Rooms:
     def __init__(self) -> None:
         """Four queries, whatever the number of jobs; what is in use costs a row each of those."""
         self.queue = the_queue()
+        self._limits = _limits(self.queue)  # of an owner without a quota
         self._quotas = OwnerQuota.objects.in_bulk()
         self._by_pool: dict[int, Use] = defaultdict(Use)
         self._by_owner: dict[int, Use] = defaultdict(Use)
@@ -106,7 +130,7 @@ class Rooms:
         self.held_pools: list[PoolRoom] = []
         for pool in Pool.objects.order_by("-priority", "name"):
             use = self._by_pool[pool.id]
-            found = PoolRoom(pool, _room(pool, None, use), use)
+            found = PoolRoom(pool, Room(_limits(pool), use), use)
             (self.pools if pool.is_enabled else self.held_pools).append(found)
         self._in_order: dict[Wanted, list[PoolRoom]] = {}
 
@@ -126,8 +150,9 @@ class Rooms:
     def of_owner(self, owner_id: int) -> Room:
         """What this owner may still have."""
         if owner_id not in self._of_owners:
-            own = self._quotas.get(owner_id)
-            self._of_owners[owner_id] = _room(own or self.queue, self.queue, self._by_owner[owner_id])
+            quota = self._quotas.get(owner_id)
+            limits = self._limits if quota is None else _limits(quota, self.queue)
+            self._of_owners[owner_id] = Room(limits, self._by_owner[owner_id])
         return self._of_owners[owner_id]
 
     def hold_on(self, owner_id: int) -> Rules | None:
@@ -156,27 +181,17 @@ def _used() -> list[tuple[int, int, bool, int, int]]:
     return used
 
 
-def _room(limited: Pool | Rules, default: Rules | None, use: Use) -> Room:
-    """Each limit of its own, or else the default's, less what is in use."""
+def _limits(limited: Pool | Rules, default: Rules | None = None) -> Limits:
+    """Each limit of its own, or else the default's."""
 
     def limit(name: str) -> float:
         own = getattr(limited, name)
         found = own if own is not None or default is None else getattr(default, name)
         return inf if found is None else found
 
-    live, starting = limit("max_live"), limit("max_provisioning")
-    live_accelerators, starting_accelerators = limit("max_live_accelerators"), limit("max_provisioning_accelerators")
-    words = {
-        "held": live,
-        "starting": starting,
-        "accelerators held": live_accelerators,
-        "accelerators starting": starting_accelerators,
-    }
-    return Room(
-        jobs=min(live - use.live, starting - use.provisioning),
-        accelerators=min(
-            live_accelerators - use.live_accelerators, starting_accelerators - use.provisioning_accelerators
-        ),
-        most_accelerators=min(live_accelerators, starting_accelerators),
-        limits=", ".join(f"{most:g} {what}" for what, most in words.items() if most != inf),
+    return Limits(
+        limit("max_live"),
+        limit("max_provisioning"),
+        limit("max_live_accelerators"),
+        limit("max_provisioning_accelerators"),
     )

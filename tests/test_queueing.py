@@ -20,7 +20,7 @@ from jobs.conf import MAX_PRIORITY
 from jobs.errors import QueueFull
 from jobs.models import Job, JobEvent
 from jobs.placement import queue_class
-from jobs.queueing import FairShareQueue, FifoQueue, Merged, PriorityQueue, QueuePolicy, waiting_queues
+from jobs.queueing import FairShareQueue, FifoQueue, Merged, PriorityQueue, QueuePolicy, waiting_classes
 from jobs.statuses import TERMINAL, JobStatus
 from tests.factories import make_file, make_job, make_template, make_user
 from tests.plans import explained
@@ -32,10 +32,10 @@ pytestmark = pytest.mark.django_db
 def merged(order: QueuePolicy, count: int = 999) -> list[str]:
     """The ids of the first so many jobs, each admitted as it is told."""
     told = []
-    merge = Merged(order, waiting_queues())
+    merge = Merged(order, waiting_classes(), lambda owner: True)
     for job in merge:
         merge.take(job)
-        told.append(job.id)
+        told.append(job.place.id)
         if len(told) == count:
             break
     return told
@@ -59,14 +59,17 @@ def test_queues_are_found_without_their_jobs() -> None:
         make_job(owner, accelerator_type=kind)
     make_job(accelerator_type="L4", status="failed")
     make_job(accelerator_type="L4", hold=True)
-    found = waiting_queues()
-    assert sorted(found) == [("A100|", second.pk), ("H100|", first.pk), ("|", first.pk)]
-    assert [found[queue].accelerator_type for queue in sorted(found)] == ["A100", "H100", ""]
+    found = waiting_classes()
+    assert {name: wanted.accelerator_type for name, wanted in found.items()} == {
+        "A100|": "A100",
+        "H100|": "H100",
+        "|": "",
+    }
     assert queueing.waiting_owners("A100|") == [second.pk]
 
 
 def test_no_job_makes_no_queue() -> None:
-    assert waiting_queues() == {}
+    assert waiting_classes() == {}
     assert merged(FairShareQueue()) == []
 
 
@@ -148,6 +151,9 @@ def test_the_merged_queues_are_in_the_policys_order_and_everybody_is_told_his_pl
     expected = [job.id for job in ORDERS[order](jobs)]
     assert merged(order()) == expected
     assert merged(order(), 3) == expected[:3]
+    few = order()
+    few.heads_at_first = few.heads_at_first and 2
+    assert merged(few) == expected
     for job in jobs:
         same_class = ORDERS[order]([each for each in jobs if each.queue_class == job.queue_class])
         place = [each.id for each in same_class].index(job.id)
@@ -176,6 +182,28 @@ def test_nobody_starves(order: type[QueuePolicy], arrivals: list[list[int]]) -> 
         for job_id in merged(order(), 1):
             Job.objects.filter(pk=job_id).update(status="in_progress", provisioning_at=now)
     assert not Job.objects.filter(owner=patient, status="pending").exists()
+
+
+@pytest.mark.parametrize("at_first", [1, 2, 100])
+def test_whoever_is_not_free_or_dropped_is_not_told_however_many_queues_are_known_at_first(at_first: int) -> None:
+    closed, first, second = make_user(), make_user(), make_user()
+    make_job(closed)
+    make_job(first, accelerator_type="A100")
+    large = make_job(first, accelerator_type="H100")
+    told = make_job(second, accelerator_type="A100")
+    for owner in (first, second, closed):
+        make_job(owner, accelerator_type="H100")
+    order = FifoQueue()
+    order.heads_at_first = at_first
+    merge = Merged(order, waiting_classes(), lambda owner: owner != closed.pk)
+    found = []
+    for job in merge:
+        found.append(job.place.id)
+        if job.queue.queue_class == "A100|":
+            merge.drop(job.queue)
+        else:
+            merge.drop_class(job.queue.queue_class)
+    assert found[1:] == [large.id, told.id]
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from django.db import OperationalError, transaction
 
@@ -60,13 +61,14 @@ def _picks(now: datetime) -> list[Pick]:
 
 def _chosen(rooms: limits.Rooms, now: datetime) -> dict[str, Pool]:
     """Ids of jobs with the pools they go to, in the order of the queue, as far as there is room."""
-    queues = _open_queues(rooms, now)
-    merged = queueing.Merged(queueing.policy(), queues)
+    classes = _open_classes(rooms, now)
+    merged = queueing.Merged(queueing.policy(), classes, partial(_is_free, rooms))
     chosen: dict[str, Pool] = {}
     skipped = 0
     for queued in merged:
         queue, size = queued.queue, queued.accelerators
-        suited = rooms.suited(queues[queue])
+        wanted = classes[queue.queue_class]
+        suited = rooms.suited(wanted)
         owner = rooms.of_owner(queue.owner_id)
         if not (owner.could_ever_fit(size) and any(pool.room.could_ever_fit(size) for pool in suited)):
             # it waits for somebody to change a limit, and holds up nobody meanwhile
@@ -75,38 +77,38 @@ def _chosen(rooms: limits.Rooms, now: datetime) -> dict[str, Pool]:
                 break
             continue
         if not owner.fits(size):
-            merged.drop(
-                [queue] if owner.jobs >= 1 else [each for each in merged.queues() if each.owner_id == queue.owner_id]
-            )
+            merged.drop(queue)
             continue
-        offering = [pool for pool in suited if pool.offers(queues[queue].accelerator_type, now)]
+        offering = [pool for pool in suited if pool.offers(wanted.accelerator_type, now)]
         best = next((pool for pool in offering if pool.room.fits(size)), None)
         if best is None:
             # nobody behind it passes it by in the pools it waits for, or a large job would wait for ever
             for pool in offering:
                 if pool.room.could_ever_fit(size):
                     pool.room.close()
-            merged.drop(each for each in merged.queues() if each.queue_class == queue.queue_class)
+            merged.drop_class(queue.queue_class)
             continue
         merged.take(queued)
         owner.take(size)
         best.room.take(size)
-        chosen[queued.id] = best.pool
+        chosen[queued.place.id] = best.pool
         if len(chosen) == _MOST_AT_ONCE:
             break
     return chosen
 
 
-def _open_queues(rooms: limits.Rooms, now: datetime) -> dict[queueing.QueueName, Wanted]:
-    """Those whose owner and whose pools have any room at all: the jobs of the others are not read."""
+def _open_classes(rooms: limits.Rooms, now: datetime) -> dict[str, Wanted]:
+    """Those for which a pool has any room at all: the jobs of the others are not read, nor those of owners without."""
     pools = [pool for pool in rooms.pools if pool.room.jobs >= 1]
 
-    def is_open(queue: queueing.QueueName, wanted: Wanted) -> bool:
-        is_free = rooms.of_owner(queue.owner_id).jobs >= 1 and rooms.hold_on(queue.owner_id) is None
-        kind = wanted.accelerator_type
-        return is_free and any(wanted.suits(pool.pool) and pool.offers(kind, now) for pool in pools)
+    def is_open(wanted: Wanted) -> bool:
+        return any(wanted.suits(pool.pool) and pool.offers(wanted.accelerator_type, now) for pool in pools)
 
-    return {queue: wanted for queue, wanted in queueing.waiting_queues().items() if is_open(queue, wanted)}
+    return {name: wanted for name, wanted in queueing.waiting_classes().items() if is_open(wanted)} if pools else {}
+
+
+def _is_free(rooms: limits.Rooms, owner_id: int) -> bool:
+    return rooms.of_owner(owner_id).jobs >= 1 and rooms.hold_on(owner_id) is None
 
 
 def _manner(pool: Pool) -> tuple[bool, bool]:
