@@ -21,6 +21,7 @@ from django.utils.module_loading import import_string
 
 from jobs.models import Job
 from jobs.placement import Wanted
+from jobs.reading import rows
 from jobs.statuses import JobStatus
 
 # Keys of PostgreSQL's advisory locks; any two numbers nobody else uses in this database.
@@ -147,7 +148,7 @@ def has_admissible() -> bool:
 def lock_admissible(ids: Collection[str]) -> dict[str, Job]:
     """Lock those of these jobs that may be admitted, but those locked by somebody else."""
     locked = f"SELECT * FROM jobs_job WHERE id = ANY(%s) AND {_ADMISSIBLE} FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608 - a constant
-    return {job.id: job for job in Job.objects.raw(locked, [list(ids)])} if ids else {}
+    return {job.id: job for job in rows(Job, locked, [list(ids)])} if ids else {}
 
 
 def lock_admission() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -106,7 +106,13 @@ def _step(finished: Sequence[Finished], free: Mapping[Bulkhead, int], *, lone: b
     with transaction.atomic():
         now = database_now()
         slots = dict(free)
-        rows = _recorded(finished, taken, now) + _claimed(free, {f.claim.job.id for f in finished}, taken, lone=lone)
+        called = due.lock_jobs(f.claim.job.id for f in finished)
+        in_hand = {f.claim.job.id for f in finished}
+        jobs = [job for job in _due_jobs(free, taken, lone=lone) if job.id not in in_hand]
+        live = due.newest_provisions([*called.values(), *jobs])
+        rows = _recorded(finished, called, live, taken, now)
+        releases = [] if lone else _due_releases(free, in_hand | {job.id for job in jobs})
+        rows += _claimed([Row(job, live.get(job.id)) for job in jobs] + releases, taken)
         for batch in [[row] for row in rows] if one_by_one else [rows]:
             try:
                 with transaction.atomic(savepoint=one_by_one):
@@ -204,20 +210,23 @@ def _decide(row: Row, now: datetime) -> Step:
     return decide_release(row.provision, now)
 
 
-def _claimed(free: Mapping[Bulkhead, int], but_not: Iterable[str], taken: Taken, *, lone: bool) -> list[Row]:
-    """Lock what is due and bump its version; a lease that ran out counts as a crash."""
-    in_hand = set(but_not)
+def _due_jobs(free: Mapping[Bulkhead, int], taken: Taken, *, lone: bool) -> list[Job]:
+    """Lock what is due."""
     shares = {key: places for (kind, key), places in free.items() if kind == "job" and places > 0}
     jobs = due.due_suspect() if lone else due.due_jobs(shares) if shares else []
     counts = Counter(job.bulkhead for job in jobs)
     # of suspects one is taken at a time: where there was one, there may be another
     taken.has_more = bool(jobs) if lone else any(count >= shares[key] for key, count in counts.items())
-    live = due.newest_provisions(jobs)
-    rows = [Row(job, live.get(job.id)) for job in jobs if job.id not in in_hand]
-    if not lone:
-        in_hand |= {job.id for job in jobs}
-        pools = {key: places for (kind, key), places in free.items() if kind == "release" and places > 0}
-        rows += [Row(job, provision, is_release=True) for job, provision in due.due_releases(pools, in_hand)]
+    return jobs
+
+
+def _due_releases(free: Mapping[Bulkhead, int], but_not: set[str]) -> list[Row]:
+    pools = {key: places for (kind, key), places in free.items() if kind == "release" and places > 0}
+    return [Row(job, provision, is_release=True) for job, provision in due.due_releases(pools, but_not)]
+
+
+def _claimed(rows: list[Row], taken: Taken) -> list[Row]:
+    """Take these in hand: bump their version; a lease that ran out counts as a crash."""
     taken.claimed = len(rows)
     leases = [row.unit.lease_expires_at for row in rows if row.unit.lease_expires_at is not None]
     outage_at = due.database_started_at() if leases else None
@@ -230,11 +239,15 @@ def _claimed(free: Mapping[Bulkhead, int], but_not: Iterable[str], taken: Taken,
     return rows
 
 
-def _recorded(finished: Sequence[Finished], taken: Taken, now: datetime) -> list[Row]:
+def _recorded(
+    finished: Sequence[Finished],
+    jobs: Mapping[str, Job],
+    live: Mapping[str, Provision],
+    taken: Taken,
+    now: datetime,
+) -> list[Row]:
     """The rows of finished calls, with the answers applied. One row per job at a time; the rest waits in `left`."""
-    jobs = due.lock_jobs(f.claim.job.id for f in finished)
     releases = due.lock_provisions(f.claim.provision.id for f in finished if f.is_release and f.claim.provision)
-    live = due.newest_provisions(jobs.values())
     rows: dict[str, Row] = {}
     for f in finished:
         job = jobs.get(f.claim.job.id)

@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 
 from jobs.conf import LONE_CRASHES
 from jobs.models import Job, Pool, Provision
+from jobs.reading import rows
 from jobs.statuses import NO_CALL, ProvisionStatus
 
 # A job whose last claims died with it is a suspect: it is claimed alone, so that it takes nobody along.
@@ -89,7 +90,7 @@ def database_started_at() -> datetime:
 
 def due_jobs(free: Mapping[int, int]) -> list[Job]:
     """Lock what is due, per bulkhead at most its free places."""
-    return list(Job.objects.raw(_DUE_JOBS, [list(free), list(free.values())]))
+    return rows(Job, _DUE_JOBS, [list(free), list(free.values())])
 
 
 def has_suspect() -> bool:
@@ -101,7 +102,7 @@ def has_suspect() -> bool:
 
 def due_suspect() -> list[Job]:
     """Lock one due job that may have killed its worker before, if there is one."""
-    return list(Job.objects.raw(_DUE_SUSPECT))
+    return rows(Job, _DUE_SUSPECT)
 
 
 def due_releases(free: Mapping[int, int], but_not: Collection[str]) -> list[tuple[Job, Provision]]:
@@ -123,27 +124,26 @@ def due_releases(free: Mapping[int, int], but_not: Collection[str]) -> list[tupl
 def lock_jobs(ids: Iterable[str]) -> dict[str, Job]:
     """Lock these jobs, but those locked by somebody else."""
     wanted = sorted(set(ids))
-    return {job.id: job for job in Job.objects.raw(_LOCK_JOBS, [wanted])} if wanted else {}
+    return {job.id: job for job in rows(Job, _LOCK_JOBS, [wanted])} if wanted else {}
 
 
 def lock_provisions(ids: Iterable[UUID]) -> dict[UUID, Provision]:
     """Lock these provisions, but those locked by somebody else. The jobs' locks come first."""
     wanted = set(ids)
-    found = _with_pools(Provision.objects.raw(_LOCK_PROVISIONS, [list(wanted)])) if wanted else []
+    found = _with_pools(rows(Provision, _LOCK_PROVISIONS, [list(wanted)])) if wanted else []
     return {provision.id: provision for provision in found}
 
 
 def newest_provisions(jobs: Iterable[Job]) -> dict[str, Provision]:
     """Each job's newest provision, with its pool. Only its job's holder writes a live one, so no lock is needed."""
     wanted = {job.provision_id: job.id for job in jobs if job.provision_id is not None}
-    found = _with_pools(Provision.objects.raw(_PROVISIONS, [list(wanted)])) if wanted else []
+    found = _with_pools(rows(Provision, _PROVISIONS, [list(wanted)])) if wanted else []
     return {wanted[provision.id]: provision for provision in found}
 
 
-def _with_pools(found: Iterable[Provision]) -> list[Provision]:
+def _with_pools(provisions: list[Provision]) -> list[Provision]:
     """Thousands of provisions share a pool, which is read once."""
-    provisions = list(found)
-    pools = {pool.pk: pool for pool in Pool.objects.raw(_POOLS, [list({each.pool_id for each in provisions})])}
+    pools = {pool.pk: pool for pool in rows(Pool, _POOLS, [list({each.pool_id for each in provisions})])}
     for provision in provisions:
         provision.pool = pools[provision.pool_id]
     return provisions

@@ -8,10 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from jobs.conf import times
@@ -23,6 +21,7 @@ from jobs.lifecycle.outcomes import resource_facts
 from jobs.lifecycle.writing import update_rows
 from jobs.models import Job, Pool, Provision
 from jobs.provisioners.base import Resource, ResourceState
+from jobs.reading import rows
 from jobs.statuses import PROVISION_ENDED, TERMINAL, ProvisionStatus
 
 logger = logging.getLogger(__name__)
@@ -30,17 +29,29 @@ logger = logging.getLogger(__name__)
 # A requested one is still being created, a failed or lost one is about to be released.
 _WATCHED = (ProvisionStatus.PROVISIONING, ProvisionStatus.READY, ProvisionStatus.RELEASING)
 
+_HELD = f"""
+    status NOT IN ({", ".join(f"'{status}'" for status in sorted(PROVISION_ENDED))})
+    AND holds_resources AND create_started_at IS NOT NULL
+"""
+# Those whose time has come, and those that hold something for the first time.
+_DUE_POOLS = f"""
+    SELECT * FROM jobs_pool WHERE id = ANY(%s) AND (
+        COALESCE(observe_lease_expires_at, observe_at) <= now()
+        OR COALESCE(observe_lease_expires_at, observe_at) IS NULL
+            AND EXISTS (SELECT FROM jobs_provision WHERE pool_id = jobs_pool.id AND {_HELD})
+    )
+"""  # noqa: S608 - only constants are put in
 
 # What a listing may have news of: thousands that wait and tell nothing new are compared where they are, and never read.
-_MAY_HAVE_NEWS = """
-    SELECT p.id FROM jobs_provision p
+_MAY_HAVE_NEWS = f"""
+    SELECT p.* FROM jobs_provision p
     LEFT JOIN jsonb_to_recordset(%(listing)s::jsonb)
         AS seen (name text, state text, region text, ids jsonb, detail jsonb) ON seen.name = p.name
-    WHERE p.pool_id = %(pool)s AND p.status = ANY(%(watched)s)
+    WHERE p.pool_id = %(pool)s AND p.status = ANY(%(watched)s) AND {_HELD}
     AND (seen.name IS NULL OR seen.state = %(failed)s OR p.absent_since_at IS NOT NULL
         OR (p.observed_state, p.region, p.external_ids, p.detail)
             IS DISTINCT FROM (seen.state, seen.region, seen.ids, seen.detail))
-"""
+"""  # noqa: S608 - only constants are put in
 
 
 @dataclass(frozen=True)
@@ -55,19 +66,15 @@ class Observation:
 
 def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
     """Lease the due pools among these: those whose time has come, and those that hold something for the first time."""
-    due_pools = Pool.objects.filter(
-        Q(observe_lease_expires_at__lte=Now())
-        | Q(observe_lease_expires_at__isnull=True, observe_at__lte=Now())
-        | (Q(observe_lease_expires_at__isnull=True, observe_at__isnull=True) & Exists(_held(OuterRef("pk")))),
-        pk__in=pool_ids,
-    )
-    if not due_pools.exists():
-        return []  # the usual answer, at every tick of every pass: without a transaction
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT EXISTS ({_DUE_POOLS})", [list(pool_ids)])
+        if not cursor.fetchone()[0]:
+            return []  # the usual answer, at every tick of every pass: without a transaction
     with transaction.atomic():
         now = database_now()
         claimed: list[Observation] = []
-        for pool in due_pools.select_for_update(skip_locked=True, no_key=True):
-            names = tuple(_held(pool).values_list("name", flat=True))
+        for pool in rows(Pool, f"{_DUE_POOLS} FOR NO KEY UPDATE SKIP LOCKED", [list(pool_ids)]):
+            names = _held(pool)
             pool.observe_version += 1
             pool.observe_at = None
             pool.observe_lease_expires_at = now + timedelta(seconds=times().look_lease) if names else None
@@ -77,10 +84,10 @@ def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
     return claimed
 
 
-def _held(pool: Pool | OuterRef) -> Any:
-    return Provision.objects.filter(
-        ~Q(status__in=sorted(PROVISION_ENDED)), pool=pool, holds_resources=True, create_started_at__isnull=False
-    )
+def _held(pool: Pool) -> tuple[str, ...]:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT name FROM jobs_provision WHERE pool_id = %s AND {_HELD}", [pool.pk])  # noqa: S608 - a constant
+        return tuple(name for (name,) in cursor.fetchall())
 
 
 def record_observation(observation: Observation, answer: dict[str, Resource] | UpstreamError) -> bool:
@@ -124,7 +131,7 @@ def _end(pool: Pool, now: datetime, *, pause: timedelta | None = None, **columns
 def _record_facts(observation: Observation, listing: dict[str, Resource]) -> None:
     """Compare, lock what differs (jobs first), write it, and make it due. What is locked by others waits a round."""
     news: dict[Any, tuple[Provision, dict[str, Any]]] = {}
-    for provision in _held(observation.pool).filter(id__in=_may_have_news(observation.pool, listing)):
+    for provision in _may_have_news(observation.pool, listing):
         facts = _news(provision, listing.get(provision.name), observation)
         if facts:
             news[provision.id] = (provision, facts)
@@ -148,7 +155,7 @@ def _record_facts(observation: Observation, listing: dict[str, Resource]) -> Non
     Job.objects.filter(id__in=job_ids).update(due_at=Now())
 
 
-def _may_have_news(pool: Pool, listing: dict[str, Resource]) -> list[UUID]:
+def _may_have_news(pool: Pool, listing: dict[str, Resource]) -> list[Provision]:
     seen = [
         {"name": name, "state": each.state, "region": each.region, "ids": each.external_ids, "detail": each.detail}
         for name, each in listing.items()
@@ -159,9 +166,7 @@ def _may_have_news(pool: Pool, listing: dict[str, Resource]) -> list[UUID]:
         "failed": ResourceState.FAILED.value,
         "listing": json.dumps(seen),
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_MAY_HAVE_NEWS, told)
-        return [row[0] for row in cursor.fetchall()]
+    return rows(Provision, _MAY_HAVE_NEWS, told)
 
 
 def _news(provision: Provision, resource: Resource | None, observation: Observation) -> dict[str, Any]:
