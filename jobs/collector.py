@@ -19,6 +19,7 @@ from jobs.waiting import oldest_in_status
 
 logger = logging.getLogger(__name__)
 
+_JOBS = "Jobs that are not over, by status as shown; counted up to 10,000, those being cancelled up to 1,000."
 _LIMIT = "SET LOCAL statement_timeout = '2s'"
 
 _PROVISIONS = """
@@ -68,7 +69,7 @@ def _rows(sql: str) -> list[tuple[Any, ...]]:
 def _of_jobs() -> Iterator[Metric]:
     # those that are over are counted as they end (`planner_job_transitions_total`): their number has no bound
     live = figures.live_jobs()
-    jobs = _gauge("planner_jobs", "Jobs that are not over, by status as shown; counted up to 10,000.", ["status"])
+    jobs = _gauge("planner_jobs", _JOBS, ["status"])
     for status, count in live.by_status.items():
         jobs.add_metric([status], count)
     yield jobs

@@ -313,7 +313,8 @@ def fill() -> float:
 
 def _pending(limit: int) -> int:
     """Pending jobs, counted no further than `limit`."""
-    return Job.objects.filter(status=JobStatus.PENDING).order_by()[:limit].count()
+    # in the order of the index `job_status_list`: from the oldest row on, all that has ended would be read first
+    return Job.objects.filter(status=JobStatus.PENDING).order_by("-accepted_at", "-id")[:limit].count()
 
 
 def _heads(

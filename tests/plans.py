@@ -1,4 +1,4 @@
-"""How PostgreSQL ran the queries on jobs, told by the queries' own plans."""
+"""How PostgreSQL ran the queries on many jobs, told by the queries' own plans; and many jobs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connection
+from django.db.models import Model
+
+from jobs.models import Job
 
 
 @dataclass
@@ -32,11 +35,11 @@ class Plan:
 
 @contextmanager
 def explained() -> Iterator[list[Plan]]:
-    """The plans of the queries on jobs meanwhile, as they ran."""
+    """The plans of the queries on jobs and provisions meanwhile, as they ran."""
     plans: list[Plan] = []
 
     def explain(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if "jobs_job" in sql and not sql.startswith("EXPLAIN"):
+        if ("jobs_job" in sql or "jobs_provision" in sql) and not sql.startswith("EXPLAIN"):
             with connection.cursor() as cursor:
                 cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + sql, params)
                 plans.append(Plan(sql))
@@ -45,3 +48,16 @@ def explained() -> Iterator[list[Plan]]:
 
     with connection.execute_wrapper(explain):
         yield plans
+
+
+def repeat(row: Model, times: int, at: str = "accepted_at", **changed: str) -> None:
+    """Copies of a row, one a second; as the ORM they would take longer than the test."""
+    columns = {field.column: f'"{field.column}"' for field in row._meta.concrete_fields if not field.generated}
+    columns |= {at: f"{at} + n * interval '1 s'", "id": "id || '-' || n", **changed}
+    if isinstance(row, Job):  # so that rows are as wide
+        columns["template_spec"] = "jsonb_build_object('padding', repeat('x', 400))"
+    table = row._meta.db_table
+    source = f"SELECT {', '.join(columns.values())} FROM {table}, generate_series(1, %s) n WHERE id = %s"  # noqa: S608 - our own columns
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {table} ({', '.join(columns)}) {source}", [times, row.pk])
+        cursor.execute(f"ANALYZE {table}")

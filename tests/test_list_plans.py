@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
-from django.db.models import Model
 
 from jobs.admin import rows
 from jobs.models import Job, Pool
 from tests.admin_client import operator_client
 from tests.api_client import ApiClient, api
 from tests.factories import make_job, make_pool, make_provision, make_user
-from tests.plans import explained
+from tests.plans import explained, repeat
 
 pytestmark = pytest.mark.django_db
 
@@ -41,19 +39,6 @@ def viewer() -> ApiClient:
     repeat(rare, FEW)
     repeat(usual, MANY)
     return api("viewer")
-
-
-def repeat(row: Model, times: int, at: str = "accepted_at", **changed: str) -> None:
-    """Copies of a row, one a second; as the ORM they would take longer than the test."""
-    columns = {field.column: f'"{field.column}"' for field in row._meta.concrete_fields if not field.generated}
-    columns |= {at: f"{at} + n * interval '1 s'", "id": "id || '-' || n", **changed}
-    if isinstance(row, Job):  # so that rows are as wide
-        columns["template_spec"] = "jsonb_build_object('padding', repeat('x', 400))"
-    table = row._meta.db_table
-    source = f"SELECT {', '.join(columns.values())} FROM {table}, generate_series(1, %s) n WHERE id = %s"  # noqa: S608 - our own columns
-    with connection.cursor() as cursor:
-        cursor.execute(f"INSERT INTO {table} ({', '.join(columns)}) {source}", [times, row.pk])
-        cursor.execute(f"ANALYZE {table}")
 
 
 QUERIES: list[dict[str, Any]] = [

@@ -12,20 +12,21 @@ from typing import Any
 
 import pytest
 import requests
-from django.db import OperationalError, connection
+from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 from prometheus_client import CollectorRegistry
 
-from jobs import collector, exporter, metric_folder, metrics
+from jobs import collector, exporter, figures, metric_folder, metrics
+from jobs.api.health import answer_of_database
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.metrics import may_read, outside_call, registry
 from jobs.models import QueueMessage, Worker
 from planner_site.processes import free_port
 from tests.engine import long_ago, passes_until_quiet, releasing, simulated_pool
-from tests.factories import make_job, make_pool
+from tests.factories import make_job, make_pool, make_provision
 from tests.flow import Planner
-from tests.plans import explained
+from tests.plans import explained, repeat
 
 NETWORKS = ["127.0.0.0/8", "::1", "10.1.0.0/16"]
 
@@ -100,23 +101,21 @@ def test_rows_are_told_as_they_are(settings: Any) -> None:
 
 
 @pytest.mark.django_db
-def test_a_long_history_costs_a_scrape_nothing() -> None:
-    over = make_job(status="completed", pool=make_pool())
-    columns = {f.column: f'"{f.column}"' for f in over._meta.concrete_fields if not f.generated}
-    selected = ", ".join((columns | {"id": "id || '-' || n"}).values())
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO jobs_job ({', '.join(columns.values())}) "  # noqa: S608 - our own columns
-            f"SELECT {selected} FROM jobs_job, generate_series(1, 6000) n WHERE id = %s",
-            [over.pk],
-        )
-        cursor.execute("ANALYZE jobs_job")
-    make_job()
+def test_a_long_history_and_a_long_queue_cost_nothing(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    few, settings.PLANNER_QUEUE_CAPACITY = 20, 20
+    monkeypatch.setattr(figures, "MOST_COUNTED", few)
+    monkeypatch.setattr(figures, "MOST_CANCELLING", few)
+    over = make_job(status="cancelled", pool=make_pool(), cancel_requested_at=timezone.now())
+    repeat(over, 6000)
+    repeat(make_provision(over, over.pool, status="released"), 6000, "requested_at", id="gen_random_uuid()", name="n")
+    repeat(make_job(), 6000)
     with explained() as plans:
         list(collector.DatabaseCollector().collect())
-    assert plans
-    costly = [plan.sql for plan in plans if plan.rows["jobs_job"] > 50 or "jobs_job" in plan.read_whole]
-    assert costly == []
+        answer_of_database()
+    read = {plan.sql: plan.rows["jobs_job"] + plan.rows["jobs_provision"] for plan in plans}
+    assert len(read) >= 8
+    assert {sql: rows for sql, rows in read.items() if rows > 2 * few} == {}
+    assert [plan for plan in plans if plan.read_whole & {"jobs_job", "jobs_provision"}] == []
 
 
 @pytest.mark.django_db(transaction=True)
