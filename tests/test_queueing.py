@@ -20,7 +20,8 @@ from jobs.conf import MAX_PRIORITY
 from jobs.errors import QueueFull
 from jobs.models import Job, JobEvent
 from jobs.placement import queue_class
-from jobs.queueing import FairShareQueue, FifoQueue, Merged, PriorityQueue, QueuePolicy, waiting_classes
+from jobs.queue_merge import Merged, waiting_classes, waiting_owners
+from jobs.queueing import FairShareQueue, FifoQueue, PriorityQueue, QueuePolicy
 from jobs.statuses import TERMINAL, JobStatus
 from tests.factories import make_file, make_job, make_template, make_user
 from tests.plans import explained
@@ -65,7 +66,7 @@ def test_queues_are_found_without_their_jobs() -> None:
         "H100|": "H100",
         "|": "",
     }
-    assert queueing.waiting_owners("A100|") == [second.pk]
+    assert waiting_owners("A100|") == [second.pk]
 
 
 def test_no_job_makes_no_queue() -> None:

@@ -15,6 +15,7 @@ from jobs.lifecycle.admission import Pick, admit
 from jobs.lifecycle.claims import Bulkhead, Taken, database_now
 from jobs.models import Pool
 from jobs.placement import Wanted, wanted_by
+from jobs.queue_merge import Merged, waiting_classes
 from jobs.reconciler.calls import provisioner_of
 
 _MOST_AT_ONCE = 200
@@ -62,7 +63,7 @@ def _picks(now: datetime) -> list[Pick]:
 def _chosen(rooms: limits.Rooms, now: datetime) -> dict[str, Pool]:
     """Ids of jobs with the pools they go to, in the order of the queue, as far as there is room."""
     classes = _open_classes(rooms, now)
-    merged = queueing.Merged(queueing.policy(), classes, partial(_is_free, rooms))
+    merged = Merged(queueing.policy(), classes, partial(_is_free, rooms))
     chosen: dict[str, Pool] = {}
     skipped = 0
     for queued in merged:
@@ -104,7 +105,7 @@ def _open_classes(rooms: limits.Rooms, now: datetime) -> dict[str, Wanted]:
     def is_open(wanted: Wanted) -> bool:
         return any(wanted.suits(pool.pool) and pool.offers(wanted.accelerator_type, now) for pool in pools)
 
-    return {name: wanted for name, wanted in queueing.waiting_classes().items() if is_open(wanted)} if pools else {}
+    return {name: wanted for name, wanted in waiting_classes().items() if is_open(wanted)} if pools else {}
 
 
 def _is_free(rooms: limits.Rooms, owner_id: int) -> bool:
