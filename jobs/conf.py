@@ -28,6 +28,7 @@ class Times:
     timer_floor: float = 0.25  # a timer already past starts at most one pass per this span and host
     poll_min: float = 2.0  # first look at a new batch; later looks are further apart
     poll_max: float = 10.0
+    poll_far: float = 60.0  # of batches that have been running for hours
     retry_min: float = 1.0  # back-off of a failed outside call
     retry_max: float = 30.0
     retry_after_max: float = 60.0  # an upstream's own Retry-After is honoured up to this

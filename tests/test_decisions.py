@@ -412,16 +412,6 @@ def test_an_attempt_whose_worker_died_is_looked_up_and_not_repeated() -> None:
     assert (row.job.submit_ended_at, [event.reason for event in row.events]) == (NOW, ["submit_unknown"])
 
 
-def test_polls_get_rarer_with_the_age_of_a_batch_within_bounds() -> None:
-    spans = []
-    for age in (0.0, times().poll_max, 3600.0):
-        job = a_job(submitting_at=NOW - timedelta(seconds=age), batch_seen_at=NOW)
-        spans.append(poll_interval(job).total_seconds())
-    assert spans == sorted(spans)
-    assert 0.9 * times().poll_min <= spans[0] <= 1.1 * times().poll_min
-    assert 0.9 * times().poll_max <= spans[-1] <= 1.1 * times().poll_max
-
-
 def test_pauses_double_up_to_their_limit() -> None:
     pauses = [backoff(retries, 1e9).total_seconds() for retries in (1, 2, 3)]
     assert pauses == pytest.approx([times().retry_min * factor for factor in (1, 2, 4)], abs=1e-5)

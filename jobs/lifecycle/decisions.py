@@ -181,19 +181,30 @@ def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
         return given_up.and_then(_stopped_by_scan(job))
     if job.retry_at is not None and now < job.retry_at:
         return Wait(job.retry_at)
-    next_poll = now if job.batch_seen_at is None else job.batch_seen_at + poll_interval(job)
     if not _must_stop(job, provision, now):
-        return Call(CallKind.POLL) if next_poll <= now else Wait(next_poll)
+        next_poll = _next_poll(job, poll_interval(job), now)
+        return Call(CallKind.POLL) if next_poll <= now else Wait(_earlier(next_poll, _overdue_at(job, now)))
+    next_poll = _next_poll(job, _soon(job), now)
     next_stop = now if job.stop_sent_at is None else job.stop_sent_at + _stop_interval(job)
     if next_stop <= now:
         return Call(CallKind.CANCEL, Change(job={"stop_sent_at": now}))
     return Call(CallKind.POLL) if next_poll <= now else Wait(min(next_stop, next_poll))
 
 
+def _next_poll(job: Job, interval: timedelta, now: datetime) -> datetime:
+    return now if job.batch_seen_at is None else job.batch_seen_at + interval
+
+
+def _overdue_at(job: Job, now: datetime) -> datetime | None:
+    """When its batch must be stopped unless it has ended; None if that is past, or never."""
+    at = job.deadline_at and job.deadline_at + timedelta(seconds=times().deadline_grace)
+    return at if at is not None and at > now else None
+
+
 def _stop_interval(job: Job) -> timedelta:
     """How soon a batch that goes on is stopped once more: late if the MDS says that it is being cancelled."""
     is_cancelling = (job.batch_view or {}).get("status") == JobStatus.CANCELLING
-    return timedelta(seconds=times().deadline_grace) if is_cancelling else poll_interval(job)
+    return timedelta(seconds=times().deadline_grace) if is_cancelling else _soon(job)
 
 
 def _stopped_by_scan(job: Job) -> Change:
@@ -241,12 +252,30 @@ def _given_up(job: Job, provision: Provision | None, now: datetime) -> Change | 
 
 
 def poll_interval(job: Job) -> timedelta:
-    """Half the batch's age, within bounds: short batches are seen to end soon, long ones cost little."""
-    age = 0.0
-    if job.batch_seen_at is not None and job.submitting_at is not None:
-        age = (job.batch_seen_at - job.submitting_at).total_seconds()
-    spread = 0.9 + 0.2 * (sum(job.id.encode()) % 64) / 64  # jobs submitted together drift apart
-    return timedelta(seconds=spread * min(times().poll_max, max(times().poll_min, age / 2)))
+    """How long after the last look at a batch the next one comes; `poll_far` at most.
+
+    Half of its age, within bounds; of hours a hundredth: what its resource costs in vain at the end stays below that,
+    and ten thousand of them ask the MDS for no more than it can answer.
+    """
+    if job.status != JobStatus.IN_PROGRESS or job.batch_missing_at is not None:
+        return _soon(job)
+    far = timedelta(seconds=_spread(job) * min(times().poll_far, _age(job) / 100))
+    return max(_soon(job), far)
+
+
+def _soon(job: Job) -> timedelta:
+    """Of one that is about to end: half of its age, within bounds."""
+    return timedelta(seconds=_spread(job) * min(times().poll_max, max(times().poll_min, _age(job) / 2)))
+
+
+def _age(job: Job) -> float:
+    """In seconds: how long it has been running, or being finalized."""
+    began_at = job.finalizing_at or job.submitting_at
+    return (job.batch_seen_at - began_at).total_seconds() if job.batch_seen_at and began_at else 0.0
+
+
+def _spread(job: Job) -> float:
+    return 0.9 + 0.2 * (sum(job.id.encode()) % 64) / 64  # jobs submitted together drift apart
 
 
 def _expired(job: Job, provision: Provision | None, now: datetime) -> Change:
