@@ -13,6 +13,7 @@ import pytest
 from django.utils import timezone
 
 from jobs.conf import MAX_CRASHES, times
+from jobs.errors import PUT_OFF
 from jobs.lifecycle.changes import backoff
 from jobs.lifecycle.claims import bulkhead_of
 from jobs.lifecycle.decisions import decide, decide_release, poll_interval
@@ -308,10 +309,20 @@ def test_after_an_outage_of_ours_a_resource_is_looked_at_before_it_counts_as_not
     assert settled(job, provision)[1].job.status == "submitting"
 
 
-def test_a_pool_that_was_never_asked_does_not_rest() -> None:
-    step = decide(a_job(status="provisioning"), a_provision(deadline_at=JUST_NOW), NOW)
+@pytest.mark.parametrize(
+    ("tried", "rests_for"),
+    [
+        ({}, None),
+        ({"create_started_at": LONG_AGO, "last_error_code": PUT_OFF}, None),  # by our own pace, at every turn
+        ({"create_started_at": LONG_AGO, "last_error_code": PUT_OFF, "retry_count": 1}, "H100"),
+        ({"create_started_at": LONG_AGO, "last_error_code": "rate_limited", "retry_count": 1}, "H100"),
+    ],
+)
+def test_a_pool_rests_only_if_it_was_asked_in_vain(tried: dict[str, Any], rests_for: str | None) -> None:
+    never_ready = a_provision(deadline_at=JUST_NOW, **tried)
+    step = decide(a_job(status="provisioning", accelerator_type="H100"), never_ready, NOW)
     assert isinstance(step, Change)
-    assert (step.job["status"], step.pool_full_for) == ("pending", None)
+    assert (step.job["status"], step.pool_full_for) == ("pending", rests_for)
 
 
 def test_a_ready_resource_moves_the_job_on() -> None:

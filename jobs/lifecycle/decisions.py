@@ -123,8 +123,8 @@ def _not_ready_in_time(job: Job, provision: Provision, now: datetime) -> Step:
     told = without_addresses(f"The resource was not ready within the pool's timeout. {why}").rstrip()
     event = Event("ready_timeout", told)
     back = back_to_pending(job, provision, now, event)
-    if provision.create_started_at is None:
-        return back  # it was not even asked: that says nothing of the pool
+    if not is_created and not provision.retry_count:
+        return back  # no call for it has come to an answer, be it for our own pace: that says nothing of the pool
     return back.and_then(Change(pool_full_for=job.accelerator_type, pool_full_code=event.reason))
 
 
