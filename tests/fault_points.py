@@ -75,7 +75,10 @@ _USUAL: dict[str, tuple[str, ...]] = {
         "scan: mds.get",
         "scan: mds.cancel",
     ),
-    "a_second_resource": ("observe: provider.delete",),
+    "a_second_resource": (
+        "remove_surplus: provider.list",
+        "remove_surplus: provider.delete",
+    ),
     "orphans_of_a_job_that_is_over": (
         "sweep: provider.list",
         "orphans.orphan_resources: pool",

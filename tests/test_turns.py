@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -21,9 +22,10 @@ from jobs.lifecycle.steps import CallKind, Wait
 from jobs.models import AccountPace, Job, Pool, Provision
 from jobs.reconciler import orphans, pacing
 from jobs.testing.fake_lambda_cloud import REGION, FakeLambdaCloud
+from jobs.testing.script import Rule
 from jobs.turns import Turn, take_turn
-from tests.engine import claimed, is_quiet, provisioning_job, recorded, releasing, run_pass
-from tests.factories import make_job, make_pool
+from tests.engine import claimed, is_quiet, long_ago, provisioning_job, recorded, releasing, run_pass
+from tests.factories import make_job, make_pool, make_provision
 from tests.providers.lambda_cloud import ENVIRONMENT
 from tests.threads import at_once
 from tests.waiting import eventually
@@ -201,3 +203,34 @@ def test_the_sweep_takes_turns_as_everybody_does(server: FakeLambdaCloud, no_mds
     paced_pool(server)
     orphans.sweep(seconds=5)
     assert server.count("list") == AccountPace.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_there_too_often_is_deleted_in_a_turn_of_its_own(server: FakeLambdaCloud, fake_mds: Any) -> None:
+    pool = paced_pool(server)
+    created = {"create_started_at": long_ago(), "create_ended_at": long_ago()}
+    provision = make_provision(make_job(), pool, status="provisioning", **created)
+    Job.objects.update(status="provisioning")
+    owner = hashlib.sha256(b"default").hexdigest()[:8]
+    named = {
+        "name": f"{provision.name}-0-x1893456000-{owner}",
+        "region_name": REGION,
+        "instance_type_name": "gpu_1x_h100",
+    }
+    for _ in range(2):
+        server.hold(Rule("create"), provision.name, 1, launched={**named, "tags": [], "ssh_key_names": ["planner"]})
+    listing = server.add_rule(Rule("list", delay_seconds=60))
+    account = pacing.provisioner_of(pool).pace.account  # type: ignore[attr-defined] # it has one
+
+    def take_the_next_turns() -> None:
+        assert server.wait_until(lambda: server.in_flight["list"] == 1)
+        assert take_turn(account, span=40, patience=1).is_taken
+        server.withdraw(listing)
+
+    at_once(run_pass, take_the_next_turns)
+    assert (server.count("delete"), len(server.live())) == (0, 2)
+    Provision.objects.get(observed_state="ready")
+    AccountPace.objects.all().delete()
+    Pool.objects.update(observe_at=long_ago())
+    eventually(lambda: [run_pass(), server.count("delete") == 1][1], 20, what="the deletion")
+    assert len(server.live()) == 1

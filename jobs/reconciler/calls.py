@@ -85,19 +85,16 @@ def stop_batch(batch_id: str) -> Batch:
 
 
 def observe(observation: Observation) -> dict[str, Resource]:
-    """One listing. Objects of a name beyond what was asked for are deleted singly, here and nowhere else."""
+    """One listing."""
     with outside_call(observation.pool.name, "observe"):
-        return _observe(observation)
+        return provisioner_of(observation.pool).observe(observation.names)
 
 
-def _observe(observation: Observation) -> dict[str, Resource]:
-    provisioner = provisioner_of(observation.pool)
-    listing = provisioner.observe(observation.names)
-    for resource in listing.values():
-        if resource.surplus_ids:
-            logger.warning("pool %s: %s has surplus objects", observation.pool.name, resource.name)
-            provisioner.release(resource.name, keep=resource.external_ids)
-    return listing
+def remove_surplus(pool: Pool, resource: Resource) -> None:
+    """Delete, singly, the objects of a name beyond what was asked for: here and nowhere else."""
+    logger.warning("pool %s: %s has surplus objects", pool.name, resource.name)
+    with outside_call(pool.name, CallKind.RELEASE):
+        provisioner_of(pool).release(resource.name, keep=resource.external_ids)
 
 
 def scan(call: ScanCall) -> ScanAnswer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from jobs.lifecycle.observations import Observation, claim_observations, record_
 from jobs.lifecycle.scans import ScanAnswer, ScanCall, claim_scan, record_scan
 from jobs.lifecycle.steps import CallKind
 from jobs.models import Pool
+from jobs.provisioners.base import Resource
 from jobs.reconciler import calls, pacing
 from jobs.reconciler.admission import admission
 from jobs.reconciler.bulkheads import Bulkheads
@@ -246,10 +247,23 @@ class _Pass:
         return not self.bulkheads.in_flight(key) and key not in (self.closed or ())
 
     def _observed(self, observation: Observation, answer: Any) -> None:
+        if isinstance(answer, dict):
+            self._remove_surplus(observation.pool, answer.values())
         if isinstance(answer, dict | UpstreamError):
             self.observed.append((observation, answer))
         else:
             logger.error("pool %s: observing failed in our own code", observation.pool.name, exc_info=answer)
+
+    def _remove_surplus(self, pool: Pool, listed: Iterable[Resource]) -> None:
+        """Each in a turn of its own, for the listing's was over with it. The next listing tells of what is left."""
+        key = ("observe", pool.id)
+        if self.is_ending or key in (self.closed or ()):
+            return
+        for resource in listed:
+            if resource.surplus_ids:
+                requests = pacing.releasing(len(resource.surplus_ids))
+                call = pacing.in_turn(pool, partial(calls.remove_surplus, pool, resource), requests=requests)
+                self._look(key, call, partial(_log_surplus_left, pool))
 
     def _scanned(self, scan: ScanCall, answer: Any) -> None:
         if isinstance(answer, ScanAnswer | UpstreamError):
@@ -274,3 +288,10 @@ def _is_recorded(what: str, record: Callable[[], Any]) -> bool:
 def _log_failed_undo(stale: Finished, answer: Any) -> None:
     if isinstance(answer, Exception):
         logger.error("job %s: could not take back a late %s: %s", stale.claim.job.id, stale.claim.kind, answer)
+
+
+def _log_surplus_left(pool: Pool, answer: Any) -> None:
+    if isinstance(answer, UpstreamError):
+        logger.warning("pool %s: surplus objects are left to the next listing: %s", pool.name, answer)
+    elif isinstance(answer, Exception):
+        logger.error("pool %s: deleting surplus objects failed in our own code", pool.name, exc_info=answer)
