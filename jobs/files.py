@@ -288,8 +288,7 @@ def _send_call(method: str, path: str, **options: Any) -> requests.Response:
     with requests.Session() as session:
         # A proxy named in the environment cannot reach our own loopback.
         session.trust_env = urlsplit(url).hostname not in {"127.0.0.1", "::1", "localhost"}
-        if request_ids.current():
-            session.headers[request_ids.HEADER] = request_ids.current()
+        session.headers.update(request_ids.headers())
         try:
             with outside_call(MDS, f"file_{method.lower()}"):
                 return session.request(

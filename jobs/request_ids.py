@@ -20,6 +20,11 @@ def current() -> str:
     return _current.get()
 
 
+def headers() -> dict[str, str]:
+    """What an outside call bears of it."""
+    return {HEADER: current()} if current() else {}
+
+
 def new(given: str = "") -> str:
     """The id that a caller has given, if it is fit for logs and headers; else a random one."""
     return given if _FIT.fullmatch(given) else uuid.uuid4().hex

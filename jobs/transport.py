@@ -151,7 +151,7 @@ class Transport:
                 params=params,
                 json=body,
                 auth=auth,
-                headers={request_ids.HEADER: request_ids.current()} if request_ids.current() else None,
+                headers=request_ids.headers(),
                 timeout=Timeout(connect=self._connect_timeout, total=remaining),  # type: ignore[arg-type] # the stubs lack it
                 allow_redirects=False,  # following one would repeat the call
                 stream=True,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from jobs import request_ids
 from jobs.errors import UpstreamError, UpstreamKind
 from jobs.provisioners.base import Provisioner, Resource, ResourceState
 from jobs.provisioners.passthrough import PassthroughProvisioner
@@ -62,6 +63,17 @@ def test_it_works(bench: Bench, provisioner: Provisioner) -> None:
     provisioner.release("one")
     assert bench.held("one") == []
     assert provisioner.observe(["one"]) == {}
+
+
+def test_every_call_bears_the_id_of_what_it_is_made_for(bench: Bench, provisioner: Provisioner) -> None:
+    with request_ids.bound("req-7"):
+        provisioner.ensure(wanted())
+        provisioner.observe(["one"])
+        provisioner.discover()
+        provisioner.release("one")
+    told = bench.request_ids()
+    assert len(told) >= 5
+    assert set(told) == {"req-7"}
 
 
 def test_ensuring_again_creates_nothing_more(bench: Bench, provisioner: Provisioner) -> None:

@@ -14,6 +14,7 @@ from kubernetes.client import CoreV1Api, SchedulingV1Api
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from jobs import request_ids
 from jobs.errors import OVER_QUOTA, UpstreamError, UpstreamKind
 from jobs.provisioners.kubernetes_pods import UPSTREAM
 from jobs.transport import Answer, is_loopback, read_in_time, retry_after_seconds, too_late, unanswered, unreadable
@@ -109,7 +110,8 @@ class ClusterApi:
         timeout = (min(self._connect_timeout, remaining), remaining)
         try:
             # the raw answer: a thousand pods made into the client's models would take seconds
-            raw = operation(logged_in)(*arguments, **named, _request_timeout=timeout, _preload_content=False)
+            options = {"_request_timeout": timeout, "_preload_content": False, "_headers": request_ids.headers()}
+            raw = operation(logged_in)(*arguments, **named, **options)
             try:
                 return Answer(raw.status, raw.headers, read_in_time(raw, until))
             finally:

@@ -33,6 +33,7 @@ class Call:
     name: str
     object_id: str
     status: int
+    request_id: str = ""  # its X-Request-ID
 
 
 class Request(NamedTuple):
@@ -44,6 +45,7 @@ class Request(NamedTuple):
     content_type: str
     body: bytes
     authorization: str = ""
+    request_id: str = ""
 
 
 class Answer(NamedTuple):
@@ -70,6 +72,7 @@ class ScriptedServer(ABC):
         self._changed = threading.Condition()  # also the one lock of all that calls and tests share
         self._script = Script()
         self._is_stopping = False
+        self._asked = threading.local()  # the request this thread answers
         self._httpd = _HttpServer(("127.0.0.1", port), _Handler)
         self._httpd.scripted = self
         self._thread = threading.Thread(target=self.serve, name=type(self).__name__, daemon=True)
@@ -200,7 +203,7 @@ class ScriptedServer(ABC):
             with self._changed:
                 self.in_flight[verb] -= 1
                 object_id, status = (answer.object_id, answer.status) if answer else ("", 0)
-                self.calls.append(Call(at, verb, name, object_id, status))
+                self.calls.append(Call(at, verb, name, object_id, status, getattr(self._asked, "request_id", "")))
                 self._counts[verb] += 1
                 self._changed.notify_all()
         return answer
@@ -229,6 +232,7 @@ class ScriptedServer(ABC):
 
     def frame_answer(self, request: Request) -> Answer | None:
         """What every double answers, and otherwise the double's own answer."""
+        self._asked.request_id = request.request_id
         try:
             if (request.method, request.path) == ("GET", "/healthz"):
                 return Answer(200, {"status": "ok"})
@@ -303,8 +307,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        content_type, authorization = (self.headers.get(name, "") for name in ("Content-Type", "Authorization"))
-        request = Request(self.command, parts.path, query, content_type, self._body(), authorization)
+        told = [self.headers.get(name, "") for name in ("Content-Type", "Authorization", "X-Request-ID")]
+        content_type, authorization, request_id = told
+        request = Request(self.command, parts.path, query, content_type, self._body(), authorization, request_id)
         answer = self.server.scripted.frame_answer(request)
         if answer is None:
             self.close_connection = True

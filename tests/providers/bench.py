@@ -27,6 +27,9 @@ class Bench(Protocol):
     def listings(self) -> int:
         """How many listings were asked for."""
 
+    def request_ids(self) -> list[str]:
+        """What each call so far bore as its `X-Request-ID`."""
+
     def duplicate(self, name: str) -> None:
         """Create one more object of that name behind the provider's back."""
 
@@ -77,6 +80,10 @@ class ServerBench:
     def listings(self) -> int:
         """Of whatever is listed."""
         return self.server.count("list")
+
+    def request_ids(self) -> list[str]:
+        """By the double's ledger of calls."""
+        return [call.request_id for call in self.server.calls]
 
     def stay_pending(self) -> None:
         """For an hour."""
