@@ -26,6 +26,7 @@ from tests.edge import Mishap
 from tests.edge import Worker as Process
 from tests.engine import locked
 from tests.factories import make_job, make_pool, make_provision, make_user
+from tests.plans import explained, repeat
 from tests.races import both_orders
 from tests.threads import at_once, elsewhere, stopped
 
@@ -77,6 +78,32 @@ def test_every_table_that_refers_to_a_job_is_cleaned() -> None:
     }
     deleted = {sql.split()[2] for _, sql in cleanup._THEIRS}
     assert referring <= deleted
+
+
+def test_a_page_reads_what_it_deletes_whatever_is_beside_it() -> None:
+    job, size = old_job(), 20
+    repeat(job, 4000)
+    provision, event = released(job), job.events.get()
+    theirs = {"job_id": "job_id || '-' || n"}
+    repeat(provision, 4000, "requested_at", id="gen_random_uuid()", name="name || n", **theirs)
+    repeat(event, 4000, "at", id="id + n", **theirs)
+    with explained() as plans:
+        next(remove_jobs(Policy(timedelta(days=30), statuses=["completed"]), batch_size=size))
+    assert len(plans) == 1 + len(cleanup._THEIRS)
+    assert [plan for plan in plans if plan.read_whole or plan.rows.total() > 2 * size] == []
+    assert Job.objects.count() == 4001 - size
+
+
+def test_what_refers_to_a_row_that_goes_is_looked_up_in_an_index() -> None:
+    """The database itself looks, for each row, when the transaction commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("""
+            SELECT conrelid::regclass::text, conname FROM pg_constraint
+            WHERE contype = 'f' AND confrelid IN ('jobs_job'::regclass, 'jobs_provision'::regclass) AND NOT EXISTS (
+                SELECT 1 FROM pg_index WHERE indrelid = conrelid AND indkey[0] = conkey[1] AND indpred IS NULL
+            )
+        """)
+        assert cursor.fetchall() == []
 
 
 @pytest.mark.parametrize("status", JobStatus.values)

@@ -297,7 +297,7 @@ class JobEvent(models.Model):
         OPERATOR = "operator"
 
     id = models.BigAutoField(primary_key=True)
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events", db_index=False)  # `event_order`'s
     sequence = models.PositiveIntegerField(help_text="Order within the job; clocks do not decide it.")
     at = models.DateTimeField(db_default=Now())
     from_status = models.CharField(max_length=16, blank=True)
