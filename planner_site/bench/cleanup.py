@@ -21,6 +21,7 @@ import requests
 
 from planner_site.bench.figures import Figure, Figures, percentile
 from planner_site.bench.stub import Stub
+from planner_site.bench.usage import Usage
 from planner_site.local import CHECKOUT, LocalError, LocalPlanner, say
 
 JOBS = 100_000  # to be deleted
@@ -76,6 +77,18 @@ class _Load:
         return [took for began, took in list(self.seen) if begin <= began < end]
 
 
+class _Moment:
+    """When something begins, and what the machine had spent by then."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+        self._usage = Usage.of({})
+
+    def busy_since(self, earlier: _Moment) -> str:
+        """How busy all processors were: close to whole, and a figure tells of the machine alone."""
+        return f"{1 - self._usage.since(earlier._usage).idle_share:.0%} busy"
+
+
 def measure(purpose: str, scale: float) -> Figures:
     """The slowest hundredth of requests beside the cleanup against the slowest twentieth before."""
     os.environ |= {"PLANNER_QUEUE_CAPACITY": str(_ENOUGH), "PLANNER_WORKERS": WORKERS}
@@ -111,27 +124,28 @@ def measure(purpose: str, scale: float) -> Figures:
 def _beside_cleanup(load: _Load, scale: float) -> Figure:
     time.sleep(max(1.0, WARM_UP_SECONDS * scale))
     say("The API by itself ...")
-    began = time.monotonic()
+    first = _Moment()
     time.sleep(max(1.0, ALONE_SECONDS * scale))
-    _await_answers(load, began)
+    _await_answers(load, first.at)
     say("The API beside the cleanup ...")
-    begun = time.monotonic()
+    begun = _Moment()
     command = [sys.executable, "manage.py", "cleanup_jobs", "--older-than", "1h", "--keep-failed", "1h", "--json"]
     done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command line
     if done.returncode:
         raise LocalError("cleanup_jobs failed; what it said is above.")
-    _await_answers(load, begun)
-    ended = time.monotonic()
+    _await_answers(load, begun.at)
+    ended = _Moment()
     say("The API by itself once more ...")
     time.sleep(max(1.0, ALONE_SECONDS * scale))
-    _await_answers(load, ended)
-    before, beside = load.between(began, begun), load.between(begun, ended)
+    _await_answers(load, ended.at)
+    last = _Moment()
     told = json.loads(done.stdout)
     jobs = sum(told["jobs"].values())
+    before, beside = load.between(first.at, begun.at), load.between(begun.at, ended.at)
     detail = {
-        "before": _spread(before),
-        "beside": _spread(beside),
-        "after": _spread(load.between(ended, time.monotonic())),
+        "before": _spread(before) | {"machine": begun.busy_since(first)},
+        "beside": _spread(beside) | {"machine": ended.busy_since(begun)},
+        "after": _spread(load.between(ended.at, last.at)) | {"machine": last.busy_since(ended)},
         "deleted": f"{jobs:,} jobs, {told['events']:,} events, {told['provisions']:,} provisions",
         "seconds": told["seconds"],
         "jobs/s": round(jobs / max(told["seconds"], 0.1)),
@@ -167,5 +181,9 @@ def _seed(rows: int) -> None:
     Pool.objects.exclude(name="simulated").update(is_enabled=False, observe_at=later)
     Pool.objects.filter(name="simulated").update(max_live=_ENOUGH, max_provisioning=_ENOUGH)
     with connection.cursor() as cursor:
-        # or a pass, which asks for jobs that are not held, reads all of the table to find none
-        cursor.execute("ANALYZE jobs_job")
+        # what the seeding left to do is done now, not beside what is measured; and without knowing how many are held a
+        # pass, which asks for jobs that are not, reads all of the table to find none
+        cursor.execute("SET statement_timeout = 0")
+        cursor.execute("VACUUM (ANALYZE) jobs_job")
+        cursor.execute("CHECKPOINT")
+    connection.close()  # and with it the session's setting
