@@ -24,14 +24,14 @@ class JobsConfig(AppConfig):
         from django.contrib.postgres.indexes import OpClass
 
         from jobs.accounts import limit_session
-        from jobs.checks import check_settings
+        from jobs.checks import SETTINGS, check_settings
         from jobs.first_pool import create_first_pool
         from jobs.roles import create_roles
         from jobs.schedules import create_schedules
 
         # What django.contrib.postgres does when installed, without the queries it makes on each new connection.
         IndexExpression.register_wrappers(OrderBy, OpClass, Collate)
-        register(check_settings)
+        register(check_settings, SETTINGS)
         user_logged_in.connect(limit_session, dispatch_uid="jobs.limit_session")
         post_migrate.connect(create_roles, sender=self, dispatch_uid="jobs.create_roles")
         post_migrate.connect(create_first_pool, sender=self, dispatch_uid="jobs.create_first_pool")

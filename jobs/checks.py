@@ -13,6 +13,8 @@ from django.core.checks import CheckMessage, Error
 from jobs.conf import Times, times
 from jobs.roles import ROLES
 
+SETTINGS = "settings"  # the tag of those that the workers need as well
+
 _CHOICES = {
     "PLANNER_AUTH_MODE": ("dev", "basic", "oidc"),
     "PLANNER_STATUS_VOCABULARY": ("planner", "console"),

@@ -19,11 +19,12 @@ class SiteConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the site's checks, and what follows a migrate."""
+        from jobs.checks import SETTINGS
         from planner_site.checks import check_console, check_deployment, check_logs, check_security
 
         register(check_security, Tags.security)
         register(check_deployment, Tags.security, deploy=True)
-        register(check_logs)
+        register(check_logs, SETTINGS)
         register(check_console, Tags.files)
         users = installed.get_app_config("auth")
         post_migrate.connect(_create_dev_user, sender=users, dispatch_uid="planner_site.dev_user")

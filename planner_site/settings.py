@@ -40,7 +40,7 @@ INSTALLED_APPS = [
     "jobs.apps.JobsConfig",  # before django_q: its qcluster command is ours
     "unfold",  # before the admin, whose templates and site it takes the place of
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",  # its classes are loaded by the routes: workers have no use for them
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

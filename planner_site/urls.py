@@ -18,6 +18,7 @@ from jobs.pages.access import admin_log_in
 from jobs.schema.views import DocsView, SchemaView
 from planner_site.console import console
 
+admin.autodiscover()
 # django-q2's own admin resubmits and deletes messages behind the planner's back. Only here has it been registered.
 admin.site.unregister([Failure, Schedule, Success])
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
+from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
+from django.core.checks import Tags, run_checks
 from django.templatetags.static import static
 from django.test import Client
 
@@ -37,3 +41,8 @@ def test_the_messages_of_django_q_are_not_for_hands(client: Client) -> None:
     assert client.get("/admin/").status_code == 200
     assert client.get("/admin/django_q/failure/").status_code == 404
     assert client.get("/admin/django_q/schedule/").status_code == 404
+
+
+def test_the_routes_load_the_admin_and_its_checks_have_nothing_to_say() -> None:
+    import_module(settings.ROOT_URLCONF)
+    assert run_checks(tags=[Tags.admin]) == []
