@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from django.db import connection
@@ -13,6 +14,7 @@ from django.utils import timezone
 from jobs import planner
 from jobs.conf import times
 from jobs.errors import UpstreamError
+from jobs.lifecycle import observations
 from jobs.lifecycle.claims import database_now
 from jobs.lifecycle.observations import Observation, claim_observations, record_observation
 from jobs.lifecycle.steps import CallKind
@@ -131,6 +133,28 @@ def test_what_waits_and_has_no_news_is_not_read() -> None:
     finally:
         post_init.disconnect(note, sender=Provision)
     assert set(read) == {changed.name}
+
+
+def test_what_is_all_gone_at_once_is_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observations, "_ROWS_AT_ONCE", 2)
+    pool = make_pool()
+    gone = [awaited(pool).id for _ in range(5)]
+    held: WeakSet[Job] = WeakSet()
+    most = 0
+
+    def note(instance: Job, **_: Any) -> None:
+        nonlocal most
+        held.add(instance)
+        most = max(most, len(held))
+
+    observation = begun(pool)
+    post_init.connect(note, sender=Job)
+    try:
+        assert record_observation(observation, {})
+    finally:
+        post_init.disconnect(note, sender=Job)
+    assert most == 2
+    assert Provision.objects.filter(id__in=gone, absent_since_at=observation.began_at).count() == 5
 
 
 def test_a_listing_is_made_by_one_worker_at_a_time() -> None:

@@ -59,7 +59,7 @@ _DUE_RELEASES = """
 # Read at every turn of every pass: text that stays the same is not put together anew each time.
 _LOCK_JOBS = "SELECT * FROM jobs_job WHERE id = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED"
 _LOCK_PROVISIONS = "SELECT * FROM jobs_provision WHERE id = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED"
-_PROVISIONS = "SELECT * FROM jobs_provision WHERE id = ANY(%s)"
+PROVISIONS = "SELECT * FROM jobs_provision WHERE id = ANY(%s)"
 _POOLS = "SELECT * FROM jobs_pool WHERE id = ANY(%s)"
 
 _NEXT_TIMER = """
@@ -137,7 +137,7 @@ def lock_provisions(ids: Iterable[UUID]) -> dict[UUID, Provision]:
 def newest_provisions(jobs: Iterable[Job]) -> dict[str, Provision]:
     """Each job's newest provision, with its pool. Only its job's holder writes a live one, so no lock is needed."""
     wanted = {job.provision_id: job.id for job in jobs if job.provision_id is not None}
-    found = _with_pools(rows(Provision, _PROVISIONS, [list(wanted)])) if wanted else []
+    found = _with_pools(rows(Provision, PROVISIONS, [list(wanted)])) if wanted else []
     return {wanted[provision.id]: provision for provision in found}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 # A requested one is still being created, a failed or lost one is about to be released.
 _WATCHED = (ProvisionStatus.PROVISIONING, ProvisionStatus.READY, ProvisionStatus.RELEASING)
 
+# Thousands may be gone at once. They are read a few at a time, for a process keeps the memory of the most it has held.
+_ROWS_AT_ONCE = 200
+
 _HELD = f"""
     status NOT IN ({", ".join(f"'{status}'" for status in sorted(PROVISION_ENDED))})
     AND holds_resources AND create_started_at IS NOT NULL
@@ -44,7 +48,7 @@ _DUE_POOLS = f"""
 
 # What a listing may have news of: thousands that wait and tell nothing new are compared where they are, and never read.
 _MAY_HAVE_NEWS = f"""
-    SELECT p.* FROM jobs_provision p
+    SELECT p.id FROM jobs_provision p
     LEFT JOIN jsonb_to_recordset(%(listing)s::jsonb)
         AS seen (name text, state text, region text, ids jsonb, detail jsonb) ON seen.name = p.name
     WHERE p.pool_id = %(pool)s AND p.status = ANY(%(watched)s) AND {_HELD}
@@ -129,9 +133,15 @@ def _end(pool: Pool, now: datetime, *, pause: timedelta | None = None, **columns
 
 
 def _record_facts(observation: Observation, listing: dict[str, Resource]) -> None:
+    ids = _may_have_news(observation.pool, listing)
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        _record_some(observation, listing, ids[start : start + _ROWS_AT_ONCE])
+
+
+def _record_some(observation: Observation, listing: dict[str, Resource], ids: list[UUID]) -> None:
     """Compare, lock what differs (jobs first), write it, and make it due. What is locked by others waits a round."""
     news: dict[Any, tuple[Provision, dict[str, Any]]] = {}
-    for provision in _may_have_news(observation.pool, listing):
+    for provision in rows(Provision, due.PROVISIONS, [ids]):
         facts = _news(provision, listing.get(provision.name), observation)
         if facts:
             news[provision.id] = (provision, facts)
@@ -155,7 +165,7 @@ def _record_facts(observation: Observation, listing: dict[str, Resource]) -> Non
     Job.objects.filter(id__in=job_ids).update(due_at=Now())
 
 
-def _may_have_news(pool: Pool, listing: dict[str, Resource]) -> list[Provision]:
+def _may_have_news(pool: Pool, listing: dict[str, Resource]) -> list[UUID]:
     seen = [
         {"name": name, "state": each.state, "region": each.region, "ids": each.external_ids, "detail": each.detail}
         for name, each in listing.items()
@@ -166,7 +176,9 @@ def _may_have_news(pool: Pool, listing: dict[str, Resource]) -> list[Provision]:
         "failed": ResourceState.FAILED.value,
         "listing": json.dumps(seen),
     }
-    return rows(Provision, _MAY_HAVE_NEWS, told)
+    with connection.cursor() as cursor:
+        cursor.execute(_MAY_HAVE_NEWS, told)
+        return [row[0] for row in cursor.fetchall()]
 
 
 def _news(provision: Provision, resource: Resource | None, observation: Observation) -> dict[str, Any]:
