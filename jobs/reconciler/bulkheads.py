@@ -23,7 +23,7 @@ from jobs.statuses import MDS_CANCEL, MDS_FOLLOW, MDS_SUBMIT
 _MDS_SHARES = {MDS_SUBMIT: "mds_submit", MDS_FOLLOW: "mds_follow", MDS_CANCEL: "mds_cancel"}
 _KIND_SHARES = {"release": "release", "observe": "observe", "scan": "scan", "undo": "undo"}
 
-_GATHER_SECONDS = 0.005  # after a result, for others that are under way
+_GATHER_SECONDS = 0.025  # after a result, for others that are under way
 
 _executors: dict[Bulkhead, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
