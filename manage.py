@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 _WITHOUT_DATABASE = {"help", "version", "check", "collectstatic", "findstatic", "diffsettings"}
 _TELLS_OF_DATABASE = {"doctor"}  # that it cannot be reached is among what this says
 _ANSWERED_AT_ONCE = {"-h", "--help", "--version"}
+# as a shell tells of what a signal has ended
+_BROKEN_OFF = 128 + signal.SIGINT
+_NOBODY_READS = 128 + signal.SIGPIPE
 
 
 def _needs_database(arguments: list[str]) -> bool:
@@ -42,5 +46,19 @@ def main() -> None:
         sys.exit(explanation(error))
 
 
+def _run() -> int:
+    """Run it; one that is broken off, or whose output nobody reads any more, ends without a traceback."""
+    try:
+        main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.stderr.write("Broken off; it may be run again.\n")
+        return _BROKEN_OFF
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
+        return _NOBODY_READS
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(_run())

@@ -46,9 +46,9 @@ _OVER = """
 # Whoever changes a provision or adds to a timeline holds the job's row first. What refers to rows that are going is
 # looked at when the transaction commits.
 _THEIRS = (
-    ("events", "DELETE FROM jobs_jobevent WHERE job_id = ANY(%s)"),
-    ("provisions", "DELETE FROM jobs_provision WHERE job_id = ANY(%s)"),
-    ("jobs", "DELETE FROM jobs_job WHERE id = ANY(%s)"),
+    ("events", "FROM jobs_jobevent WHERE job_id = ANY(%s)"),
+    ("provisions", "FROM jobs_provision WHERE job_id = ANY(%s)"),
+    ("jobs", "FROM jobs_job WHERE id = ANY(%s)"),
 )
 
 
@@ -142,8 +142,8 @@ def _remove_page(place: Place, before: datetime, limit: int, *, dry_run: bool) -
                 removed.kept.setdefault(HELD if is_held else UNWANTED, []).append(job_id)
             else:
                 going.append(job_id)
-        for what, delete in _THEIRS if going and not dry_run else ():
-            cursor.execute(delete, [going])
+        for what, rows in _THEIRS if going else ():
+            cursor.execute(f"{'SELECT 1' if dry_run else 'DELETE'} {rows}", [going])
             if what != "jobs":
                 removed.rows[what] += cursor.rowcount
     removed.jobs[place.status] += len(going)

@@ -62,7 +62,10 @@ def examine() -> Iterator[Check]:
 
 
 def _without_answer(name: str, error: Exception) -> Check:
-    """The driver's own words name hosts and accounts, and are left out."""
+    """The driver's own words name hosts and accounts, and are left out; the server's, on whom it refuses, are not."""
+    refused = str(error).rpartition("FATAL:")[2].strip().partition("\n")[0]
+    if "FATAL:" in str(error):
+        return Check(name, State.FAIL, f"the database refuses the connection: {refused}", "Correct DATABASE_URL.")
     if is_database_away(error):
         said = f"the database does not answer ({type(error).__name__})"
         return Check(name, State.FAIL, said, "Start the database, or set DATABASE_URL to one that runs.")
@@ -107,7 +110,8 @@ def _migrations(name: str) -> Iterator[Check]:
     executor = MigrationExecutor(connection)
     missing = [str(migration) for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
     if missing:
-        yield Check(name, State.FAIL, f"not applied: {', '.join(missing)}", "Run: manage.py migrate")
+        some = ", ".join(missing[-5:])
+        yield Check(name, State.FAIL, f"{len(missing)} not applied, the last ones: {some}", "Run: manage.py migrate")
     else:
         yield Check(name, State.OK, "all applied")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -27,6 +28,7 @@ from planner_site.processes import ServiceError
 PURPOSE = "demo"
 READY_SECONDS = 3
 ONCE_SECONDS = 180
+FOR_COMMANDS = ("DATABASE_URL", "PLANNER_MDS_URL", "PLANNER_INSTALLATION", "DJANGO_HTTPS")
 
 
 def run_once(demo: LocalPlanner, seconds: float = ONCE_SECONDS) -> dict[str, Any]:
@@ -77,6 +79,8 @@ def _run_until_told_to_stop(demo: LocalPlanner) -> None:
         say(f"  {name:8}{demo_data.password(name):14}{role or 'superuser':12}{what if role else ''}")
     say(f"\nPages at /jobs/, admin at /admin/, REST at /api/v1/ and /v1/; sample input: {SAMPLE.relative_to(CHECKOUT)}")
     say(f"For scripts, as alice:  export URL={demo.url} TOKEN={demo_data.token('alice')}")
+    shown = " ".join(f"{name}='{os.environ[name]}'" for name in FOR_COMMANDS)
+    say(f"For manage.py, in this folder:  export {shown}")
     say("Ctrl-C stops everything.")
     while True:
         time.sleep(1)

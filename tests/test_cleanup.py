@@ -76,7 +76,7 @@ def test_every_table_that_refers_to_a_job_is_cleaned() -> None:
         for field in model._meta.concrete_fields
         if field.related_model in {Job, Provision}
     }
-    deleted = {sql.split()[2] for _, sql in cleanup._THEIRS}
+    deleted = {sql.split()[1] for _, sql in cleanup._THEIRS}
     assert referring <= deleted
 
 
@@ -143,13 +143,14 @@ def test_a_job_whose_batch_is_still_to_be_stopped_is_kept() -> None:
 
 
 def test_a_dry_run_tells_the_same_and_deletes_nothing() -> None:
-    old_job(), make_provision(old_job(), status="releasing")
+    released(old_job()), make_provision(old_job(), status="releasing")
     QueueMessage.objects.create(created_at=timezone.now() - OLD)
     planned = cleaned("--dry-run")
     assert (Job.objects.count(), QueueMessage.objects.count()) == (2, 1)
     done = cleaned()
     assert planned["dry_run"]
-    assert all(planned[what] == done[what] for what in ("jobs", "kept", "messages"))
+    assert all(planned[what] == done[what] for what in ("jobs", "events", "provisions", "kept", "messages"))
+    assert (done["events"], done["provisions"]) == (1, 1)
     assert (Job.objects.count(), QueueMessage.objects.count()) == (1, 0)
 
 
@@ -168,7 +169,7 @@ def test_what_people_read_names_what_was_done_and_why_a_job_is_kept() -> None:
 def test_killed_in_the_middle_it_has_done_whole_jobs_and_the_next_run_goes_on() -> None:
     for _ in range(5):
         released(old_job())
-    statements = Mishap("kill", "statement", 8, is_after=True)
+    statements = Mishap("kill", "statement", 10, is_after=True)
     process = Process(statements, lambda: cleaned("--batch-size", "2"))
     process.work()
     assert process.has_met

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command, get_commands, load_command_class
+from django.core.management.base import SystemCheckError
+from django.db.migrations.executor import MigrationExecutor
 
 from jobs.management.options import moment, number, short_span, span
 from jobs.management.progress import Progress
+from jobs.supervisor import Supervisor
 from tests.documentation import DOCS
 
 # Django's and django-q2's own, which ours only harden
 _HARDENED = {"migrate", "qcluster"}
+MANAGE = [sys.executable, str(DOCS.parent / "manage.py")]
 COMMANDS = sorted(name for name, app in get_commands().items() if app == "jobs" and name not in _HARDENED)
 
 
@@ -81,13 +87,43 @@ def test_a_value_beyond_the_calendar_or_the_database_is_refused_before_anything_
 
 
 def test_a_command_line_that_is_not_utf_8_is_refused_in_one_line() -> None:
-    ended = subprocess.run(
-        [sys.executable, DOCS.parent / "manage.py", "inspect_job", b"job_\xff"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = subprocess.run([*MANAGE, "inspect_job", b"job_\xff"], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (1, "The command line is not UTF-8.\n")
+
+
+NEEDED = {"cleanup_jobs": ["--older-than", "30d"], "create_token": ["alice"], "inspect_job": ["job_1"]}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", sorted({*COMMANDS} - {"doctor"}))
+def test_without_all_tables_a_command_ends_in_one_line_before_it_has_done_anything(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MigrationExecutor, "migration_plan", lambda *_: [("one", False), ("two", False)])
+    monkeypatch.setattr(Supervisor, "run", lambda _: None)
+    with pytest.raises(CommandError, match=r"lacks 2 migrations. Run: manage.py migrate"):
+        call_command(name, *NEEDED.get(name, []))
+
+
+@pytest.mark.django_db
+def test_workers_do_not_start_with_settings_that_are_wrong(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.PLANNER_QUEUE_CAPACITY = 0
+    monkeypatch.setattr(Supervisor, "run", lambda _: None)
+    with pytest.raises(SystemCheckError, match="PLANNER_QUEUE_CAPACITY is 0"):
+        call_command("run_workers", skip_checks=False)
+
+
+def test_a_command_that_nobody_reads_or_that_is_broken_off_ends_without_a_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as nobody:
+        unread = subprocess.run([*MANAGE, "help"], stdout=nobody, stderr=subprocess.PIPE, text=True, check=False)
+    assert (unread.returncode, unread.stderr) == (141, "")
+    interrupted = "import manage, signal; manage.main = lambda: signal.raise_signal(signal.SIGINT); exit(manage._run())"
+    ended = subprocess.run(
+        [sys.executable, "-c", interrupted], cwd=DOCS.parent, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "Broken off; it may be run again.\n")
 
 
 class Terminal(io.StringIO):

@@ -81,6 +81,10 @@ def test_it_has_jobs_to_look_at_and_ctrl_c_stops_everything(checkout: Checkout) 
     assert sorted(job["name"] for job in jobs) == sorted(demo_data.JOBS)
     assert [job["name"] for job in jobs if job["hold"]] == ["weekly digest"]
     assert [job["name"] for job in jobs if job["cancelRequestedAt"] != "0"] == ["wrong model"]
+    environment = dict(re.findall(r"(\w+)='(.*?)'", next(line for line in demo.stderr if "manage.py" in line)))
+    _, told, errors = checkout.run("manage.py", "doctor", "--json", environment=environment)
+    failed = [check for check in json.loads(told)["checks"] if check["state"] == "fail"]
+    assert failed == [], errors
     demo.send_signal(signal.SIGINT)
     code, _, errors = outcome(demo, timeout=90)
     assert code == 0, errors

@@ -182,6 +182,17 @@ def test_without_a_database_it_still_tells_of_the_rest(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("well")
+def test_a_database_that_refuses_us_is_told_apart_from_one_that_is_away() -> None:
+    def refuse(*_: Any) -> None:
+        raise OperationalError('at "127.0.0.1" failed: FATAL:  password authentication failed for user "planner"\n')
+
+    with connection.execute_wrapper(refuse):
+        found = examined()["database"]
+    assert found["found"].endswith('refuses the connection: password authentication failed for user "planner"')
+    assert found["remedy"] == "Correct DATABASE_URL."
+
+
+@pytest.mark.usefixtures("well")
 def test_tables_that_are_not_there_yet_are_told_apart_from_a_database_that_is_away() -> None:
     def miss(*_: Any) -> None:
         raise ProgrammingError('relation "jobs_worker" does not exist')

@@ -9,9 +9,10 @@ from collections import Counter
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from jobs.errors import UpstreamError
+from jobs.management.migrated import MigratedCommand
 from jobs.management.options import moment
 from jobs.management.progress import Progress
 from jobs.reconciler.backfill import OVER, OWNER_KEYS, RUNNING, Owners, PageRead, UnknownPlace, backfill
@@ -19,7 +20,7 @@ from jobs.reconciler.backfill import OVER, OWNER_KEYS, RUNNING, Owners, PageRead
 _NAMED = 10  # batches that were not imported
 
 
-class Command(BaseCommand):
+class Command(MigratedCommand):
     """One whole run. What is here already is passed over, so that it may be run again at any time."""
 
     help = (
@@ -56,11 +57,13 @@ class Command(BaseCommand):
                 result.add(page)
                 progress.show(result.read, "batches")
         except UpstreamError as error:
-            trouble = f"{error}. Run it again, or go on with --after {result.after}" if result.after else str(error)
+            place = f", or go on with --after {result.after}" if result.after else ""
+            trouble = f"{error}. See PLANNER_MDS_URL; run it again{place}."
         except UnknownPlace as error:
             trouble = f"The metadata service does not know batch {error} any more: run it again without --after."
         except KeyboardInterrupt:
-            trouble = f"Broken off; run it again, or go on with --after {result.after or '...'}"
+            place = f", or go on with --after {result.after}" if result.after else ""
+            trouble = f"Broken off; run it again{place}."
         progress.close()
         self.stdout.write(json.dumps(result.as_json()) if options["json"] else result.as_text())
         if trouble:

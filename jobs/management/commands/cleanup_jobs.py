@@ -9,10 +9,11 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from jobs.cleanup import BATCH_SIZE, LEAST_AGE, Policy, purge, remove_jobs
 from jobs.cleanup import count_jobs as count
+from jobs.management.migrated import MigratedCommand
 from jobs.management.options import number, short_span, span
 from jobs.management.progress import Progress
 from jobs.statuses import TERMINAL
@@ -21,7 +22,7 @@ _COUNTED = 1_000_000  # for the progress bar
 _NAMED = 10  # jobs that are kept
 
 
-class Command(BaseCommand):
+class Command(MigratedCommand):
     """One whole run; what it has deleted stays deleted if it is broken off, and the next one goes on."""
 
     help = (
@@ -38,7 +39,11 @@ class Command(BaseCommand):
             "--older-than", type=span, required=True, help=f"how long they must have been over: 30d; at least {least}"
         )
         parser.add_argument(
-            "--status", action="append", choices=sorted(TERMINAL), metavar="STATUS", help=f"only these: {statuses}"
+            "--status",
+            action="append",
+            choices=list(map(str, sorted(TERMINAL))),
+            metavar="STATUS",
+            help=f"only this, more than once if wanted: {statuses}",
         )
         parser.add_argument(
             "--keep-failed", type=span, default=timedelta(days=90), help="keep failed ones at least that long (90d)"

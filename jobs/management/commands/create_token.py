@@ -6,14 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
+from jobs.management.migrated import MigratedCommand
 from jobs.management.options import LONGEST, number
 from jobs.models import ApiToken
 
 
-class Command(BaseCommand):
+class Command(MigratedCommand):
     """Print a new token; it cannot be shown again."""
 
     help = (

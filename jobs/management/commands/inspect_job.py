@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 
 from jobs.inspection import inspect
+from jobs.management.migrated import MigratedCommand
 
 _EMPTY: tuple[Any, ...] = (None, "", 0, False, [], {})
 
 
-class Command(BaseCommand):
+class Command(MigratedCommand):
     """Reads rows, asks the MDS and the provider, and writes nothing."""
 
     help = (

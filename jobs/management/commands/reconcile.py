@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from jobs.conf import times
 from jobs.lifecycle.due import seconds_to_next_timer
+from jobs.management.migrated import MigratedCommand
 from jobs.management.options import span
 from jobs.models import Job, Provision
 from jobs.statuses import TERMINAL, ProvisionStatus
 from jobs.tasks import run_pass
 
 
-class Command(BaseCommand):
+class Command(MigratedCommand):
     """Run one pass, or passes until every job has ended and every resource is released."""
 
     help = (

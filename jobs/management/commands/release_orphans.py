@@ -7,8 +7,9 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from jobs.management.migrated import MigratedCommand
 from jobs.management.options import LONGEST, number, short_span, span
 from jobs.models import Pool
 from jobs.reconciler.orphans import GRACE_SECONDS, REACH, Finding, Sweep, sweep
@@ -16,7 +17,7 @@ from jobs.reconciler.orphans import GRACE_SECONDS, REACH, Finding, Sweep, sweep
 _TURN_SECONDS = 60.0
 
 
-class Command(BaseCommand):
+class Command(MigratedCommand):
     """One whole sweep, in as many turns as it takes."""
 
     help = (

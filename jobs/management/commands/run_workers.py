@@ -7,24 +7,25 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
+from django.db import connection
 
 from jobs.exporter import exporting
+from jobs.management.migrated import MigratedCommand
 from jobs.supervisor import Supervisor, cluster_command
 
 
-class Command(BaseCommand):
+class Command(MigratedCommand):
     """Run the workers of this host until SIGTERM; more hosts on the same database scale out."""
 
     help = (
         "Run this host's workers: a django-q2 cluster that is restarted whenever it dies or stops making progress. "
         "Stop with SIGTERM. Example: manage.py run_workers"
     )
-    # a database that is away is waited for, not a reason not to start
-    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Supervise until told to stop."""
+        connection.close()  # the supervisor's thread has one of its own
         with self._exporting():
             Supervisor(cluster_command()).run()
 
