@@ -32,10 +32,10 @@ class Deployment:
 
 def resolve(model_id: str, template_name: str, template_version: str) -> Deployment:
     """The deployment meant by a request; `InvalidRequest` when there is no such one, or it may not be used."""
-    model = _model(model_id) if model_id else None
     if not template_name:
+        model = _model(model_id) if model_id else None
         return Deployment(model.pk, model.effective_serving_name) if model else Deployment()
-    template = _template(model, template_name, template_version)
+    template = _template(model_id, template_name, template_version)
     accelerator_type, accelerator_count = _accelerator(template)
     return Deployment(
         model_id=template.model.pk,
@@ -77,12 +77,21 @@ def _model(name: str) -> ServedModel:
     return served[0]
 
 
-def _template(model: ServedModel | None, name: str, version: str) -> DeploymentTemplate:
+def _templates(model_id: str, name: str) -> list[DeploymentTemplate]:
+    """All versions of the template, with their models; of one model if it is named, by id or as it is served."""
     templates = DeploymentTemplate.objects.select_related("model").filter(name=name)
-    found = list(templates.filter(model=model) if model else templates)
-    if not found:
-        scope = f' for model "{model.pk}"' if model else ""
-        raise InvalidRequest("model_template_name", f'unknown template "{name}"{scope}')
+    if found := list(templates.filter(model=model_id) if model_id else templates):
+        return found
+    if not model_id:
+        raise InvalidRequest("model_template_name", f'unknown template "{name}"')
+    model = _model(model_id)
+    if found := list(templates.filter(model=model)):
+        return found
+    raise InvalidRequest("model_template_name", f'unknown template "{name}" for model "{model.pk}"')
+
+
+def _template(model_id: str, name: str, version: str) -> DeploymentTemplate:
+    found = _templates(model_id, name)
     if len({template.model_id for template in found}) > 1:
         raise InvalidRequest("model_id", f'is required: several models have a template "{name}"')
     if not version:

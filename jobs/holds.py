@@ -36,11 +36,13 @@ Held = TypeVar("Held", Queue, OwnerQuota, Pool)
 
 def record(job: Job, sequence: int, reason: str, user: User, **fields: Any) -> None:
     """Write the event of a change of intent, with who asked for it."""
-    actor = actor_name(user)
-    JobEvent.objects.create(job=job, sequence=sequence, reason=reason, actor=actor, **fields)
-    transaction.on_commit(
-        lambda: logger.info("job %s: %s by %s", job.pk, reason, actor, extra={"job": job.pk, "reason": reason})
-    )
+    log_change(JobEvent.objects.create(job=job, sequence=sequence, reason=reason, actor=actor_name(user), **fields))
+
+
+def log_change(event: JobEvent) -> None:
+    """Log the event of a change of intent, once it is committed."""
+    words = {"job": event.job_id, "reason": event.reason}
+    transaction.on_commit(lambda: logger.info("job %s: %s by %s", event.job_id, event.reason, event.actor, extra=words))
 
 
 def checked_reason(reason: str) -> str:

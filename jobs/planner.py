@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import timedelta
 
 from django.contrib.auth.models import User
-from django.db import IntegrityError, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, F
+from django.db import transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
-from jobs import catalogue, queueing, request_ids, wakeup
+from jobs import catalogue, queueing, wakeup
+from jobs.accepting import accept
 from jobs.access_rules import (
     RELEASE_PROVISION,
     RETRY_ANY_JOB,
@@ -58,7 +58,7 @@ from jobs.limits import the_queue
 from jobs.listing import JobFilter, begins_with, find_jobs, job_filter
 from jobs.models import InputFile, Job, JobEvent, Pool, Provision
 from jobs.placement import Wanted, queue_class
-from jobs.statuses import LIVE, PROVISION_ENDED, JobStatus, ProvisionStatus
+from jobs.statuses import LIVE, PROVISION_ENDED, ProvisionStatus
 from jobs.validation import CheckedRequest, JobRequest, check, check_text
 from jobs.waiting import (
     PoolAnswer,
@@ -170,17 +170,11 @@ def enqueue(user: User, request: JobRequest, *, idempotency_key: str = "") -> Jo
             if repeat := _repeated(user, key, digest):
                 return repeat
             raise QueueFull("the queue is full", retry_after_seconds=FULL_QUEUE_RETRY_SECONDS)
-        try:
-            with transaction.atomic():
-                job.save(force_insert=True)
-        except IntegrityError:
-            repeat = _repeated(user, key, digest)
-            if repeat is None:
-                raise
+        if accept(job, user, priority=checked.priority):
+            return job
+        if repeat := _repeated(user, key, digest):
             return repeat
-        record(job, 1, "accepted", user, to_status=JobStatus.PENDING)
-        wakeup.send_hint()
-        return visible_jobs(user).get(pk=job.pk)
+        raise Conflict("a job with this idempotency key has just come and gone")
 
 
 def retry(user: User, job_id: str, *, reason: str = "") -> Job:
@@ -206,14 +200,12 @@ def retry(user: User, job_id: str, *, reason: str = "") -> Job:
         job = Job(
             retry_of=old.pk, request_total=input_file.request_count, **{name: getattr(old, name) for name in _REQUEST}
         )
-        _put_in_queue(job, old.priority if user.has_perm(PRIORITISE_JOB) else 0)
-        job.save(force_insert=True)
-        record(job, 1, "accepted", user, to_status=JobStatus.PENDING, data={"retry_of": old.pk})
+        priority = old.priority if user.has_perm(PRIORITISE_JOB) else 0
+        accept(job, user, priority=priority, data={"retry_of": old.pk})
         Job.objects.filter(pk=old.pk).update(event_count=F("event_count") + 1)
         source = JobEvent.Source.PLANNER if old.owner_id == user.pk else JobEvent.Source.OPERATOR
         told = {"message": message, "data": {"retried_as": job.pk}}
         record(old, old.event_count + 1, "retried", user, source=source, **told)
-        wakeup.send_hint()
         return get_job(user, job.pk)
 
 
@@ -302,7 +294,7 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
         )
     wanted = Wanted.of(deployment.accelerator_type, request.accepts)
     _check_accepted(wanted)
-    job = Job(
+    return Job(
         owner=user,
         created_by=actor_name(user),
         name=request.name,
@@ -325,19 +317,6 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
         queue_timeout_seconds=request.queue_timeout_seconds,
         accepts=request.accepts,
         queue_class=queue_class(deployment.accelerator_type, request.accepts),
-    )
-    _put_in_queue(job, request.priority)
-    return job
-
-
-def _put_in_queue(job: Job, priority: int) -> None:
-    """What the place in the queue, and the end of the wait there, are reckoned by from now on, and who asked."""
-    timeout = job.queue_timeout_seconds
-    job.priority, job.event_count = priority, 1
-    job.request_id = request_ids.current()
-    job.ranked_at = ExpressionWrapper(Now() - queueing.priority_span(priority), output_field=DateTimeField())
-    job.due_at = (
-        None if timeout is None else ExpressionWrapper(Now() + timedelta(seconds=timeout), output_field=DateTimeField())
     )
 
 
@@ -381,10 +360,15 @@ def _digest(request: JobRequest) -> str:
 
 def _repeated(user: User, key: str | None, digest: str) -> Job | None:
     """The job this owner made with the key; `Conflict` if it was for something else, None without key or job."""
-    job = visible_jobs(user).filter(owner=user, idempotency_key=key).first() if key else None
-    if job is not None and job.request_digest != digest:
+    made = (
+        Job.objects.filter(owner=user, idempotency_key=key).values_list("pk", "request_digest").first() if key else None
+    )
+    if made is None:
+        return None
+    job_id, request_digest = made
+    if request_digest != digest:
         raise Conflict("this idempotency key was used for another request")
-    return job
+    return get_job(user, job_id)
 
 
 def lock_timeline(job_id: str) -> int:

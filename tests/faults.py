@@ -188,16 +188,16 @@ def installed(handle: Handler) -> Iterator[None]:
         return handle(Write(names, database, lambda: commit(database))) if names else commit(database)
 
     def watched_execute(cursor: CursorWrapper, sql: Any, params: Any = None) -> Any:
-        database, table = cursor.db, _written_table(str(sql))
+        database, tables = cursor.db, _written_tables(str(sql))
         session = database.connection
         if session is not None and session.info.transaction_status == TransactionStatus.IDLE and notes.tables:
             notes.clear()  # of a transaction that was rolled back
-        if not table:
+        if not tables:
             return execute(cursor, sql, params)
         if database.in_atomic_block:
-            notes.tables.add(table)
+            notes.tables |= tables
             return execute(cursor, sql, params)
-        names = _names_of_write({table})
+        names = _names_of_write(tables)
         if not names:
             return execute(cursor, sql, params)
         return handle(Write(names, database, lambda: execute(cursor, sql, params)))
@@ -287,14 +287,15 @@ def _news_of(change: Any) -> list[str]:
 
 
 # Statements that write by themselves; those that only lock, or ask, do not.
-_WRITES = re.compile(r'\s*(?:INSERT INTO|UPDATE|DELETE FROM|WITH message AS \(INSERT INTO) "?(\w+)"?')
+_WRITES = re.compile(r'\s*(?:WITH \w+ AS \(\s*)?(?:INSERT INTO|UPDATE|DELETE FROM) "?(\w+)"?')
+_INSERTS = re.compile(r"INSERT INTO (jobs_\w+)")
 _NOTIFIES = re.compile(r"\s*SELECT pg_notify")
 
 
-def _written_table(sql: str) -> str:
+def _written_tables(sql: str) -> set[str]:
     if found := _WRITES.match(sql):
-        return found[1].removeprefix("jobs_")
-    return "notify" if _NOTIFIES.match(sql) else ""
+        return {table.removeprefix("jobs_") for table in (found[1], *_INSERTS.findall(sql))}
+    return {"notify"} if _NOTIFIES.match(sql) else set()
 
 
 def _names_of_write(tables: set[str], function: str = "") -> frozenset[str]:

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from jobs.models import Job, JobEvent, QueueMessage
 from tests.api_client import ApiClient, api, assert_refused, job_body
@@ -37,6 +39,19 @@ def test_it_works() -> None:
     assert answer["modelTemplateName"] == body["model_template_name"]
     assert [event["label"] for event in answer["events"]] == ["Accepted"]
     assert job.owner == client.user
+
+
+def test_the_answer_is_what_a_later_look_gives_and_costs_twelve_statements() -> None:
+    client = api()
+    body = job_body(client.user, metadata={"team": "eval"}, queue_timeout_seconds=600)
+
+    with CaptureQueriesContext(connection) as queries:
+        answer = client.post("/jobs", body).json()
+
+    assert len(queries) <= 12, [query["sql"][:60] for query in queries]
+    seen = client.get(f"/jobs/{answer['id']}").json()
+    told_later = ("waitingReason", "waitingCode", "waitingPools", "queuePosition")
+    assert {**answer, **dict.fromkeys(told_later)} == {**seen, **dict.fromkeys(told_later)}
 
 
 def test_every_accepted_field_is_kept() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from jobs import planner
+from jobs import planner, queueing
 from jobs.catalogue import version_key
 from jobs.errors import Conflict, Forbidden, InvalidRequest, QueueFull
 from jobs.models import DeploymentTemplate, Job, JobEvent, QueueMessage
@@ -65,6 +65,19 @@ def test_every_accepted_field_is_on_the_job() -> None:
     assert (job.accelerator_type, job.accelerator_count, job.queue_class) == ("H100", 1, "H100|")
     assert job.completion_window_seconds == 26 * 3600
     assert job.due_at == job.accepted_at + timedelta(seconds=600)
+
+
+def test_the_job_in_hand_reads_as_it_is_stored() -> None:
+    user = make_user("operator")
+    job = enqueue(user, key="k", template_name=make_template().name, queue_timeout_seconds=60, priority=3)
+    stored = Job.objects.get()
+    for field in Job._meta.concrete_fields:
+        assert getattr(job, field.attname) == getattr(stored, field.attname), field.name
+    assert job.ranked_at == job.accepted_at - queueing.priority_span(3)
+    brought, event = job.events.all()[0], JobEvent.objects.get()
+    assert [(e.sequence, e.reason, e.actor, e.to_status, e.at) for e in (brought, event)] == [
+        (1, "accepted", user.email, "pending", stored.accepted_at)
+    ] * 2
 
 
 def test_a_template_changed_later_changes_no_job() -> None:

@@ -38,8 +38,9 @@ def job_json(job: Job) -> dict[str, Any]:
 
 
 def accepted_json(job: Job) -> dict[str, Any]:
-    """A job that was accepted a moment ago, in full; why it is not admitted yet is told to who asks for it again."""
-    _prefetch([job], EVENTS_IN_DETAIL)
+    """A job as `enqueue` answers it, in full; why it is not admitted yet is told to who asks for it again."""
+    if job.event_count > 1:  # a repeat's; the first event of a new one comes with it
+        _prefetch([job], EVENTS_IN_DETAIL)
     return _job_json(job, planner.waiting_at_first(job))
 
 
