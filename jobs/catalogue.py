@@ -17,6 +17,14 @@ _VERSION_PARTS = 32  # as many as 64 characters can have
 _NUMBERED = re.compile(r"([0-9]*)(.*)", re.DOTALL)
 
 
+# Asked with each job; what Django puts together anew for a query costs more than the database takes to answer it.
+_TEMPLATES = """
+    SELECT template.*, model.name AS model_name, model.serving_name AS model_serving_name
+    FROM jobs_deploymenttemplate AS template JOIN jobs_servedmodel AS model ON model.id = template.model_id
+    WHERE template.name = %(name)s AND (%(model)s = '' OR model.id = %(model)s)
+"""
+
+
 @dataclass(frozen=True)
 class Deployment:
     """What a job runs on, as found in the catalogue; all empty for a job that names neither model nor template."""
@@ -38,7 +46,7 @@ def resolve(model_id: str, template_name: str, template_version: str) -> Deploym
     template = _template(model_id, template_name, template_version)
     accelerator_type, accelerator_count = _accelerator(template)
     return Deployment(
-        model_id=template.model.pk,
+        model_id=template.model_id,
         serving_name=template.model.effective_serving_name,
         template_name=template.name,
         template_version=template.version,
@@ -78,20 +86,23 @@ def _model(name: str) -> ServedModel:
 
 
 def _templates(model_id: str, name: str) -> list[DeploymentTemplate]:
-    """All versions of the template, with their models; of one model if it is named, by id or as it is served."""
-    templates = DeploymentTemplate.objects.select_related("model").filter(name=name)
-    if found := list(templates.filter(model=model_id) if model_id else templates):
-        return found
-    if not model_id:
-        raise InvalidRequest("model_template_name", f'unknown template "{name}"')
-    model = _model(model_id)
-    if found := list(templates.filter(model=model)):
-        return found
-    raise InvalidRequest("model_template_name", f'unknown template "{name}" for model "{model.pk}"')
+    """All versions of the template, with the names of their models; of one model if that is named, by its id."""
+    rows: Any = DeploymentTemplate.objects.raw(_TEMPLATES, {"name": name, "model": model_id})
+    found = list(rows)
+    for template in found:
+        names = {"name": template.model_name, "serving_name": template.model_serving_name}
+        template.model = ServedModel(template.model_id, **names)
+    return found
 
 
 def _template(model_id: str, name: str, version: str) -> DeploymentTemplate:
     found = _templates(model_id, name)
+    if not found and model_id:
+        model_id = _model(model_id).pk  # it may have been named as it is served
+        found = _templates(model_id, name)
+    if not found:
+        scope = f' for model "{model_id}"' if model_id else ""
+        raise InvalidRequest("model_template_name", f'unknown template "{name}"{scope}')
     if len({template.model_id for template in found}) > 1:
         raise InvalidRequest("model_id", f'is required: several models have a template "{name}"')
     if not version:

@@ -10,7 +10,7 @@ import hashlib
 import json
 
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -144,6 +144,10 @@ _REQUEST = (
     "queue_timeout_seconds",
     "queue_class",
 )
+
+# What a job needs to know of its file.
+_FILE_COLUMNS = ("owner_id", "endpoint", "request_count", "deletion_requested_at")
+_LOCK_FILE = f"SELECT {', '.join(_FILE_COLUMNS)} FROM jobs_inputfile WHERE id = %s FOR KEY SHARE"  # noqa: S608 - constants
 
 
 def enqueue(user: User, request: JobRequest, *, idempotency_key: str = "") -> Job:
@@ -322,8 +326,10 @@ def _frozen(user: User, request: CheckedRequest) -> Job:
 
 def _input_file(user: User, file_id: str) -> InputFile:
     """The file, which nobody can delete before the caller's transaction ends (as a foreign key would have it)."""
-    rows = InputFile.objects.raw("SELECT * FROM jobs_inputfile WHERE id = %s FOR KEY SHARE", [file_id])
-    found = next(iter(rows), None)
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_FILE, [file_id])
+        row = cursor.fetchone()
+    found = None if row is None else InputFile(file_id, **dict(zip(_FILE_COLUMNS, row, strict=True)))
     if found is None or not (found.owner_id == user.pk or may_use_any_file(user)):
         raise InvalidRequest("input_dataset", f'unknown file "{file_id}"')
     if found.deletion_requested_at is not None:

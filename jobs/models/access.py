@@ -51,11 +51,6 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
         """Those that nobody has revoked; they may have expired."""
         return self.filter(revoked_at=None)
 
-    def live(self) -> ApiTokenQuerySet:
-        """Those that are neither revoked nor expired, of users who may log in."""
-        is_not_over = Q(expires_at=None) | Q(expires_at__gt=Now())
-        return self.unrevoked().filter(is_not_over, user__is_active=True)
-
     def revoke(self) -> int:
         """At once and for good; returns how many were not revoked before."""
         return self.unrevoked().update(revoked_at=Now())
