@@ -348,6 +348,16 @@ def test_nothing_is_submitted_to_a_resource_that_failed(status: str, held: str) 
     assert [(event.reason, event.message) for event in row.events] == [("resource_failed", "it broke")]
 
 
+@pytest.mark.parametrize(("since", "ends"), [(JUST_NOW, "submitting"), (LONG_AGO, "pending")])
+def test_nothing_is_submitted_to_a_resource_that_is_no_longer_ready(since: datetime, ends: str) -> None:
+    """Where its engine is reached may be told no more; it gets as long to become ready again as it had before."""
+    provision = a_provision(status="ready", ready_at=LONG_AGO, observed_state="pending", observed_at=since)
+    step, row = settled(a_job(status="submitting", deadline_at=LATER), provision)
+    again_by = since + timedelta(seconds=provision.pool.ready_timeout_seconds)
+    assert (step, row.job.status) == (Wait(again_by if ends == "submitting" else None), ends)
+    assert [event.reason for event in row.events] == ["resource_lost"] * (ends == "pending")
+
+
 @pytest.mark.parametrize(
     "news", [{"absence_confirmed_at": JUST_NOW}, {"observed_state": "failed"}, {"lifetime_ends_at": NOW}]
 )

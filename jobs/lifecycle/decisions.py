@@ -152,7 +152,19 @@ def _submitting(job: Job, provision: Provision | None, now: datetime) -> Step:
         return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
     if job.retry_at is not None and now < job.retry_at:
         return Wait(_earlier(job.retry_at, job.deadline_at))
+    if provision is not None and provision.observed_state == ResourceState.PENDING:
+        return _no_longer_ready(job, provision, now)
     return Call(CallKind.SUBMIT, Change(job={"submit_started_at": now, "submit_ended_at": None}))
+
+
+def _no_longer_ready(job: Job, provision: Provision, now: datetime) -> Step:
+    """It was ready, and now something that a submission needs is not told: it gets the time to get ready once more."""
+    since = provision.observed_at or provision.requested_at  # of the last look that told anything new
+    until = since + timedelta(seconds=provision.pool.ready_timeout_seconds)
+    if now < until:
+        return Wait(_earlier(until, job.deadline_at))
+    event = Event("resource_lost", "The resource is no longer ready.", JobEvent.Source.PROVIDER)
+    return back_to_pending(job, provision, now, event)
 
 
 def _await_scan(job: Job, now: datetime) -> Step:
