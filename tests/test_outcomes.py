@@ -350,6 +350,17 @@ def test_a_create_that_failed_is_repeated_and_an_unknown_end_stays_unknown(kind:
     assert (row.provision.retry_count, told(row)) == (2, ["create_delayed"])
 
 
+def test_a_create_without_an_answer_is_looked_up_once_the_pool_would_list_what_it_made() -> None:
+    pauses = {}
+    for kind in ("transient", "ambiguous"):
+        row = after(a_row("provisioning", "requested"), CallKind.CREATE, error(kind))
+        assert row.provision is not None
+        assert row.provision.retry_at is not None
+        pauses[kind] = (row.provision.retry_at - NOW).total_seconds()
+    longest = min(row.provision.pool.absence_confirm_seconds, times().retry_max)
+    assert pauses["transient"] < pauses["ambiguous"] == longest
+
+
 def test_a_release_that_fails_is_told_once_and_stays_visible() -> None:
     row = a_row("completed", "releasing")
     assert row.provision is not None

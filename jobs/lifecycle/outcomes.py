@@ -78,8 +78,14 @@ def resource_facts(resource: Resource, now: datetime) -> dict[str, Any]:
 def _create_failed(job: Job, provision: Provision, error: UpstreamError, now: datetime) -> Change:
     # an ambiguous create may still be applied after we hung up: its end stays unknown
     is_over = error.kind != UpstreamKind.AMBIGUOUS
-    ended: dict[str, Any] = {"create_ended_at": _create_over(provision, now)} if is_over else {}
-    failed = Change(provision=ended | _error_columns(provision.retry_count, error, now))
+    columns = _error_columns(provision.retry_count, error, now)
+    if is_over:
+        columns["create_ended_at"] = _create_over(provision, now)
+    else:
+        # what it may have made is not looked up, and missed, before the pool would list it
+        unlisted = timedelta(seconds=min(provision.pool.absence_confirm_seconds, times().retry_max))
+        columns["retry_at"] = max(columns["retry_at"], now + unlisted)
+    failed = Change(provision=columns)
     if error.kind in {UpstreamKind.PERMANENT, UpstreamKind.CONFLICT, UpstreamKind.NOT_FOUND}:
         failed = failed.and_then(Change(provision={"failed_at": now}))
         end = end_job(
