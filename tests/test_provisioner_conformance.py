@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -204,6 +205,16 @@ def test_discovery_finds_what_bears_our_mark_and_nothing_else(bench: Bench, prov
     stranger.ensure(wanted("theirs", installation="elsewhere"))
     assert set(provisioner.discover()) == {"one", "two"}
     assert set(stranger.discover()) == {"theirs"}
+
+
+def test_what_is_called_as_long_as_it_can_be_is_taken_and_found_again(bench: Bench) -> None:
+    """Each double refuses a name, a tag or a label beyond what its vendor takes."""
+    installation, identity = "i" * 63, uuid.uuid4()
+    name = f"abp-{identity.hex[:20]}"
+    marks = {"installation": installation, "provision_id": str(identity), "job_id": f"job_{identity}"}
+    provisioner = bench.provisioner(installation)
+    provisioner.ensure(wanted(name, replicas=2, **marks))
+    assert set(provisioner.observe([name])) == set(provisioner.discover()) == {name}
 
 
 def test_a_create_whose_answer_was_lost_is_found_and_not_repeated(bench: Bench, provisioner: Provisioner) -> None:

@@ -29,6 +29,7 @@ REGION = "us-west-1"
 
 _STATUSES = {"pending": "booting", "ready": "active", "failed": "unhealthy"}
 _REQUIRED = ("region_name", "instance_type_name", "ssh_key_names")
+_TAG_KEY = re.compile(r"[a-z][a-z0-9:-]+")
 
 
 def _error(code: str, message: str, suggestion: str = "") -> dict[str, Any]:
@@ -117,7 +118,8 @@ class FakeLambdaCloud(ProviderServer):
         return acted
 
     def _launch(self, body: dict[str, Any]) -> Answer | None:
-        if any(not body.get(field) for field in _REQUIRED) or len(body["ssh_key_names"]) != 1:
+        is_whole = all(body.get(field) for field in _REQUIRED) and len(body["ssh_key_names"]) == 1
+        if not is_whole or not all(_TAG_KEY.fullmatch(tag["key"]) for tag in body.get("tags") or []):
             return Answer(*self.refusals[Refusal.INVALID_REQUEST])
         name = called(str(body.get("name") or ""))
         act = self._unless_too_soon("launch", lambda rule: self._launched(name, body, rule))

@@ -25,6 +25,8 @@ from jobs.testing.scripted_server import Answer, Request
 NO_INSTANCES = "create pod: There are no instances currently available"
 WRONG_KEY = "wrong"
 
+_LONGEST_NAME = 191
+
 _STATUSES = {"pending": "RUNNING", "ready": "RUNNING", "failed": "EXITED", "terminating": "TERMINATED"}
 
 
@@ -80,6 +82,8 @@ class FakeRunPod(ProviderServer):
         name, gpu_types = str(body.get("name") or "my pod"), body.get("gpuTypeIds") or []
         if not isinstance(gpu_types, list) or not gpu_types or not body.get("imageName"):
             return self.refusal(400, "", "gpuTypeIds and imageName are required")
+        if len(name) > _LONGEST_NAME:
+            return self.refusal(400, "", f"name: must be at most {_LONGEST_NAME} characters")
         return self.handle("create", called(name), lambda rule: self._created(name, body, rule), str(gpu_types[0]))
 
     def _created(self, name: str, body: dict[str, Any], rule: Rule) -> Answer:
