@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
@@ -23,7 +24,7 @@ _CHOICES = {
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Choices, shares and spans that the engine relies on."""
-    return [*_choices(), *_shares(), *_networks(), *_identity_provider(), *_spans(times())]
+    return [*_choices(), *_addresses(), *_shares(), *_networks(), *_identity_provider(), *_spans(times())]
 
 
 def _choices() -> Iterator[CheckMessage]:
@@ -39,6 +40,13 @@ def _choices() -> Iterator[CheckMessage]:
     if provider and provider not in settings.PLANNER_PROVIDERS:
         known = ", ".join(sorted(settings.PLANNER_PROVIDERS))
         yield Error(f"PLANNER_PROVIDER is {provider!r}.", hint=f"Set it to one of: {known}.", id="jobs.E002")
+
+
+def _addresses() -> Iterator[CheckMessage]:
+    url = urlsplit(settings.PLANNER_MDS_URL)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        hint = "Set it to where the metadata service answers, such as http://mds.example.org:8090."
+        yield Error(f"PLANNER_MDS_URL is {settings.PLANNER_MDS_URL!r}.", hint=hint, id="jobs.E010")
 
 
 def _shares() -> Iterator[CheckMessage]:
