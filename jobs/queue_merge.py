@@ -45,6 +45,7 @@ class Queued(NamedTuple):
     queue: QueueName
     place: Place
     accelerators: int
+    lost_in: list[int]  # ids of the pools that have lost its resource, as often as they have
 
 
 Key = Callable[[QueueName, Place, int], tuple[Any, ...]]
@@ -178,9 +179,9 @@ class Merged:
         found: dict[QueueName, list[Queued]] = defaultdict(list)
         with connection.cursor() as cursor:
             cursor.execute(_NEXT_OF_QUEUES.format(column=self._column), rows)
-            for job_id, queue_class_name, owner_id, ranked_at, accelerators in cursor.fetchall():
+            for job_id, queue_class_name, owner_id, ranked_at, accelerators, lost_in in cursor.fetchall():
                 queue = QueueName(queue_class_name, owner_id)
-                found[queue].append(Queued(queue, Place(ranked_at, job_id), accelerators))
+                found[queue].append(Queued(queue, Place(ranked_at, job_id), accelerators, lost_in or []))
         for queue, line in lines.items():
             jobs = sorted(found[queue], key=lambda job: job.place)
             line.is_whole = len(jobs) < line.rows
@@ -238,7 +239,9 @@ _NEXT_OF_QUEUES = f"""
         %(classes)s::text[], %(owners)s::int[], %(times)s::timestamptz[], %(ids)s::text[], %(most)s::int[]
     ) AS queue(class, owner, at, id, most)
     CROSS JOIN LATERAL (
-        SELECT id, queue_class, owner_id, {{column}}, accelerator_count * replicas FROM jobs_job
+        SELECT id, queue_class, owner_id, {{column}}, accelerator_count * replicas, CASE WHEN pool_id IS NOT NULL THEN
+            ARRAY(SELECT p.pool_id FROM jobs_provision p WHERE p.job_id = jobs_job.id AND p.lost_at IS NOT NULL) END
+        FROM jobs_job
         WHERE {QUEUED} AND queue_class = queue.class AND owner_id = queue.owner
             AND ({{column}}, id) > (queue.at, queue.id)
             AND cancel_requested_at IS NULL AND lease_expires_at IS NULL

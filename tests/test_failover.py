@@ -18,7 +18,7 @@ from jobs.tasks import run_pass
 from jobs.testing.script import Rule
 from tests.answers import error
 from tests.api_client import api, assert_refused, job_body
-from tests.engine import claimed, places, recorded, simulated_pool
+from tests.engine import claimed, long_ago, places, recorded, simulated_pool
 from tests.factories import make_job, make_pool, make_provision
 
 pytestmark = pytest.mark.django_db
@@ -51,6 +51,33 @@ def test_of_pools_of_one_priority_the_one_with_the_newest_success_for_the_type_c
     jobs = [make_job(accepted_at=now - timedelta(minutes=9 - number)) for number in range(4)]
     found = admitted()
     assert [found[job.id] for job in jobs] == ["d", "c-lately", "b-long-ago", "a-never"]
+
+
+@pytest.mark.parametrize("status", ["provisioning", "ready"])
+def test_a_job_whose_resource_was_lost_goes_to_another_pool_of_the_same_priority_first(status: str) -> None:
+    best, equal = make_pool(name="best", priority=1), make_pool(name="equal", priority=1)
+    make_pool(name="less")
+    done = make_job(status="completed")
+    make_provision(done, best, status="released", ready_at=timezone.now() - timedelta(hours=1))
+
+    def lose(job: Job) -> None:
+        broken = {"status": status, "observed_state": "failed", "ready_at": timezone.now() - timedelta(hours=2)}
+        Provision.objects.filter(job=job, status="requested").update(**broken)
+        Job.objects.filter(pk=job.pk).update(
+            status="provisioning" if status == "provisioning" else "submitting",
+            due_at=long_ago(),
+            lease_expires_at=None,
+        )
+        claimed()
+
+    loser = make_job()
+    found = []
+    for _ in range(4):
+        found.append(admitted()[loser.id])
+        lose(loser)
+    assert (found[:3], set(found)) == ([best.name, equal.name, best.name], {best.name, equal.name})
+    newcomer = make_job()
+    assert admitted()[newcomer.id] == best.name
 
 
 # --- what pools answer ---

@@ -156,3 +156,19 @@ def back_to_pending(
         columns["deadline_at"] = None
     pending = move_job(JobStatus.PENDING, now, _told_of_batch(job, event), **columns)
     return pending if provision is None else pending.and_then(release_provision(provision, now))
+
+
+def lose_resource(
+    job: Job,
+    provision: Provision | None,
+    now: datetime,
+    gone: Event,
+    *,
+    unasked: bool,
+    retries: int = MAX_LOST_ATTEMPTS,
+) -> Change:
+    """Back to `pending`, since its resource is gone; unless an operator took that away, its pool has lost one."""
+    back = back_to_pending(job, provision, now, gone, unasked=unasked, retries=retries)
+    if provision is None or provision.lost_at is not None or gone.source == JobEvent.Source.OPERATOR:
+        return back
+    return back.and_then(Change(provision={"lost_at": now}))

@@ -16,6 +16,7 @@ from jobs.lifecycle.changes import (
     back_to_pending,
     backoff,
     end_job,
+    lose_resource,
     move_job,
     released,
 )
@@ -101,7 +102,7 @@ def _provisioning(job: Job, provision: Provision | None, now: datetime) -> Step:
         return _expired(job, provision, now)
     gone = resource_gone(job, provision, now)
     if gone is not None:
-        return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
+        return lose_resource(job, provision, now, gone, unasked=gone.reason == "resource_failed")
     if provision.status != ProvisionStatus.REQUESTED and provision.observed_state == ResourceState.READY:
         ready = Change(provision={"status": ProvisionStatus.READY, "ready_at": now})
         event = Event("resource_ready", source=JobEvent.Source.PROVIDER, data={"provision_id": str(provision.id)})
@@ -149,7 +150,7 @@ def _submitting(job: Job, provision: Provision | None, now: datetime) -> Step:
         return _expired(job, provision, now)
     gone = resource_gone(job, provision, now)
     if gone is not None:
-        return back_to_pending(job, provision, now, gone, unasked=gone.reason == "resource_failed")
+        return lose_resource(job, provision, now, gone, unasked=gone.reason == "resource_failed")
     if job.retry_at is not None and now < job.retry_at:
         return Wait(_earlier(job.retry_at, job.deadline_at))
     if provision is not None and provision.observed_state == ResourceState.PENDING:

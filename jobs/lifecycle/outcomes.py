@@ -10,7 +10,15 @@ from typing import Any
 from jobs.batch_client import Batch
 from jobs.conf import times
 from jobs.errors import MAX_CODE_LENGTH, OVER_QUOTA, PUT_OFF, UpstreamError, UpstreamKind, without_addresses
-from jobs.lifecycle.changes import NO_ERROR, NOT_MISSED, back_to_pending, end_job, move_job, pause_after
+from jobs.lifecycle.changes import (
+    NO_ERROR,
+    NOT_MISSED,
+    back_to_pending,
+    end_job,
+    lose_resource,
+    move_job,
+    pause_after,
+)
 from jobs.lifecycle.losses import resource_gone
 from jobs.lifecycle.steps import CallKind, Change, Event
 from jobs.models import Job, JobEvent, Provision
@@ -224,7 +232,7 @@ def _batch_ended(job: Job, provision: Provision | None, batch: Batch, now: datet
         is_lost = gone.source != JobEvent.Source.OPERATOR
         message = f"{gone.message or 'It broke.'} Its batch is over."
         event = replace(gone, message=message)
-        return back_to_pending(job, provision, now, event, unasked=is_lost, retries=provision.pool.loss_retries)
+        return lose_resource(job, provision, now, event, unasked=is_lost, retries=provision.pool.loss_retries)
     if batch.status == "failed":
         code, message = _first_error(batch)
         return end_job(

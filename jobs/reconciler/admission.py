@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -80,7 +80,8 @@ def _chosen(rooms: limits.Rooms, now: datetime) -> dict[str, Pool]:
         if not owner.fits(size):
             merged.drop(queue)
             continue
-        offering = [pool for pool in suited if pool.offers(wanted.accelerator_type, now)]
+        in_order = _in_order(suited, queued.lost_in)
+        offering = [pool for pool in in_order if pool.offers(wanted.accelerator_type, now)]
         best = next((pool for pool in offering if pool.room.fits(size)), None)
         if best is None:
             # nobody behind it passes it by in the pools it waits for, or a large job would wait for ever
@@ -96,6 +97,13 @@ def _chosen(rooms: limits.Rooms, now: datetime) -> dict[str, Pool]:
         if len(chosen) == _MOST_AT_ONCE:
             break
     return chosen
+
+
+def _in_order(suited: list[limits.PoolRoom], lost_in: Sequence[int]) -> list[limits.PoolRoom]:
+    """Of the same priority those come last that have lost the job's resource most often."""
+    if not lost_in:
+        return suited
+    return sorted(suited, key=lambda pool: (-pool.pool.priority, lost_in.count(pool.pool.id)))
 
 
 def _open_classes(rooms: limits.Rooms, now: datetime) -> dict[str, Wanted]:
