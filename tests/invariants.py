@@ -51,6 +51,7 @@ class Witness:
         self._ends_are_final(jobs)
         self._moves_are_legal(jobs, rows(self.database, JobEvent), provisions)
         _no_job_holds_two(provisions)
+        _no_pool_holds_too_many(provisions, rows(self.database, Pool))
         _every_state_has_a_next_action(jobs, provisions, rows(self.database, BatchScan))
         self._every_wait_has_a_reason()
 
@@ -102,6 +103,14 @@ class Witness:
 def _no_job_holds_two(provisions: Rows) -> None:
     live = [provision["job_id"] for provision in provisions if provision["status"] in PROVISION_LIVE]
     assert len(live) == len(set(live)), "a job has two live provisions"
+
+
+def _no_pool_holds_too_many(provisions: Rows, pools: Rows) -> None:
+    for pool in pools:
+        held = [each["status"] for each in provisions if each["pool_id"] == pool["id"]]
+        starting = held.count(ProvisionStatus.REQUESTED) + held.count(ProvisionStatus.PROVISIONING)
+        assert sum(status not in PROVISION_ENDED for status in held) <= pool["max_live"], f"{pool['name']} is too full"
+        assert starting <= pool["max_provisioning"], f"{pool['name']} starts too many"
 
 
 def _every_state_has_a_next_action(jobs: Rows, provisions: Rows, scans: Rows) -> None:

@@ -293,6 +293,11 @@ class HostileWorld(RuleBasedStateMachine):
         }[how]
         self.world.provider.add_rule(Rule(**rule))
 
+    @rule(capacity=st.sampled_from([0, 1, 2, None]))
+    def provider_has_room(self, capacity: int | None) -> None:
+        """For so many objects, or any number: whoever asks for more is told so, in both pools."""
+        self.world.provider.capacity = capacity
+
     @precondition(lambda self: self.world.live())
     @rule(number=some, how=st.sampled_from(["vanish", "fail", "make_ready", "flap"]))
     def resource_changes(self, number: int, how: str) -> None:

@@ -258,6 +258,7 @@ class World:
     def withdraw(self) -> None:
         """From now on everything goes well."""
         self.faults.clear()
+        self.provider.capacity = None
         self.provider.clear()
         self.mds.clear()
         while self.late:
