@@ -6,7 +6,6 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
@@ -43,9 +42,8 @@ def _choices() -> Iterator[CheckMessage]:
 
 
 def _addresses() -> Iterator[CheckMessage]:
-    url = urlsplit(settings.PLANNER_MDS_URL)
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        hint = "Set it to where the metadata service answers, such as http://mds.example.org:8090."
+    if not re.fullmatch(r"https?://[^/?#\[\]\s]+|https?://\[[0-9a-fA-F:.]+\](:\d+)?", settings.PLANNER_MDS_URL):
+        hint = "Set it to where the metadata service answers, without a path, such as http://mds.example.org:8090."
         yield Error(f"PLANNER_MDS_URL is {settings.PLANNER_MDS_URL!r}.", hint=hint, id="jobs.E010")
 
 

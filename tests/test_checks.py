@@ -33,6 +33,8 @@ def test_the_spans_are_right_at_full_size() -> None:
         ("PLANNER_PROVIDER", "nowhere", "jobs.E002"),
         ("PLANNER_MDS_URL", "mds:8090", "jobs.E010"),
         ("PLANNER_MDS_URL", "https://", "jobs.E010"),
+        ("PLANNER_MDS_URL", "http://[x", "jobs.E010"),
+        ("PLANNER_MDS_URL", "http://mds:8090/v1", "jobs.E010"),
         ("PLANNER_INSTALLATION", "prod:eu", "jobs.E005"),
         ("PLANNER_INSTALLATION", "", "jobs.E005"),
         ("PLANNER_WORKERS", 0, "jobs.E003"),

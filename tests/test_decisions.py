@@ -356,6 +356,7 @@ def test_nothing_is_submitted_to_a_resource_that_is_no_longer_ready(since: datet
     again_by = since + timedelta(seconds=provision.pool.ready_timeout_seconds)
     assert (step, row.job.status) == (Wait(again_by if ends == "submitting" else None), ends)
     assert [event.reason for event in row.events] == ["resource_lost"] * (ends == "pending")
+    assert (row.job.lost_attempts, provision.lost_at) == ((1, NOW) if ends == "pending" else (0, None))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,17 @@ def test_an_old_batch_that_is_about_to_end_is_looked_at_soon() -> None:
     assert step.until <= NOW + timedelta(seconds=1.1 * times().poll_max)
 
 
+def test_an_attempt_after_one_that_was_finalized_is_young() -> None:
+    job = a_job(status="in_progress", finalizing_at=NOW - timedelta(hours=5), submitting_at=NOW, batch_seen_at=NOW)
+    assert poll_interval(job).total_seconds() <= 1.1 * times().poll_min
+
+
+def test_the_next_look_is_not_after_the_end_of_the_resources_lifetime() -> None:
+    job = a_job(status="in_progress", batch_id="b", batch_seen_at=NOW, submitting_at=LONG_AGO)
+    ends_at = NOW + timedelta(seconds=1)
+    assert decide(job, a_provision(status="ready", lifetime_ends_at=ends_at), NOW) == Wait(ends_at)
+
+
 def test_the_next_look_at_an_old_batch_is_not_after_it_must_have_ended() -> None:
     deadline = NOW + timedelta(seconds=1) - timedelta(seconds=times().deadline_grace)
     job = a_job(status="in_progress", batch_id="b", deadline_at=deadline, batch_seen_at=NOW, submitting_at=LONG_AGO)

@@ -34,8 +34,9 @@ _WEB = {
 
 
 @pytest.mark.processes
-def test_workers_load_no_web_and_no_collection_touches_what_they_share() -> None:
-    ended = subprocess.run([sys.executable, "-c", _JUST_BEFORE_THE_WORK], capture_output=True, text=True, check=False)
+def test_workers_load_no_web_and_no_collection_touches_what_they_share(child_environment: dict[str, str]) -> None:
+    command = [sys.executable, "-c", _JUST_BEFORE_THE_WORK]
+    ended = subprocess.run(command, env=child_environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     looked_at, frozen, *modules = ended.stdout.split()
     assert int(frozen) > 100 * int(looked_at)

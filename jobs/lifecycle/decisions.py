@@ -163,9 +163,9 @@ def _no_longer_ready(job: Job, provision: Provision, now: datetime) -> Step:
     since = provision.observed_at or provision.requested_at  # of the last look that told anything new
     until = since + timedelta(seconds=provision.pool.ready_timeout_seconds)
     if now < until:
-        return Wait(_earlier(until, job.deadline_at))
+        return Wait(_earlier(_earlier(until, job.deadline_at), provision.lifetime_ends_at))
     event = Event("resource_lost", "The resource is no longer ready.", JobEvent.Source.PROVIDER)
-    return back_to_pending(job, provision, now, event)
+    return lose_resource(job, provision, now, event, unasked=True)
 
 
 def _await_scan(job: Job, now: datetime) -> Step:
@@ -196,7 +196,9 @@ def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
         return Wait(job.retry_at)
     if not _must_stop(job, provision, now):
         next_poll = _next_poll(job, poll_interval(job), now)
-        return Call(CallKind.POLL) if next_poll <= now else Wait(_earlier(next_poll, _overdue_at(job, now)))
+        return (
+            Call(CallKind.POLL) if next_poll <= now else Wait(_earlier(next_poll, _must_stop_at(job, provision, now)))
+        )
     next_poll = _next_poll(job, _soon(job), now)
     next_stop = now if job.stop_sent_at is None else job.stop_sent_at + _stop_interval(job)
     if next_stop <= now:
@@ -208,10 +210,12 @@ def _next_poll(job: Job, interval: timedelta, now: datetime) -> datetime:
     return now if job.batch_seen_at is None else job.batch_seen_at + interval
 
 
-def _overdue_at(job: Job, now: datetime) -> datetime | None:
-    """When its batch must be stopped unless it has ended; None if that is past, or never."""
-    at = job.deadline_at and job.deadline_at + timedelta(seconds=times().deadline_grace)
-    return at if at is not None and at > now else None
+def _must_stop_at(job: Job, provision: Provision | None, now: datetime) -> datetime | None:
+    """The next moment at which its batch must be stopped unless it has ended."""
+    moments = [job.deadline_at and job.deadline_at + timedelta(seconds=times().deadline_grace)]
+    if provision is not None:
+        moments.append(provision.lifetime_ends_at)
+    return min((at for at in moments if at is not None and at > now), default=None)
 
 
 def _stop_interval(job: Job) -> timedelta:
@@ -283,7 +287,7 @@ def _soon(job: Job) -> timedelta:
 
 def _age(job: Job) -> float:
     """In seconds: how long it has been running, or being finalized."""
-    began_at = job.finalizing_at or job.submitting_at
+    began_at = job.finalizing_at if job.status == JobStatus.FINALIZING else job.submitting_at
     return (job.batch_seen_at - began_at).total_seconds() if job.batch_seen_at and began_at else 0.0
 
 

@@ -90,7 +90,8 @@ def _create_failed(job: Job, provision: Provision, error: UpstreamError, now: da
     if is_over:
         columns["create_ended_at"] = _create_over(provision, now)
     else:
-        # what it may have made is not looked up, and missed, before the pool would list it
+        # what it may have made is not looked up, and missed, before the pool would list it; for a pool that lists it
+        # even later than this a second one is made, and given back as surplus
         unlisted = timedelta(seconds=min(provision.pool.absence_confirm_seconds, times().retry_max))
         columns["retry_at"] = max(columns["retry_at"], now + unlisted)
     failed = Change(provision=columns)

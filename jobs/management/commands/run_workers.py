@@ -7,9 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import Tags
 from django.core.management.base import CommandError
 from django.db import connection
 
+from jobs.checks import SETTINGS
 from jobs.exporter import exporting
 from jobs.management.migrated import MigratedCommand
 from jobs.supervisor import Supervisor, cluster_command
@@ -22,6 +24,9 @@ class Command(MigratedCommand):
         "Run this host's workers: a django-q2 cluster that is restarted whenever it dies or stops making progress. "
         "Stop with SIGTERM. Example: manage.py run_workers"
     )
+
+    # not all: those of routes and templates load the whole web, to stay in the supervisor's memory
+    requires_system_checks = (SETTINGS, Tags.security)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Supervise until told to stop."""
