@@ -180,7 +180,8 @@ def _set_hold(user: User, row: Held, hold: bool, reason: str) -> Held:
 def mark_hold(row: Queue | OwnerQuota | Pool, user: User, hold: bool, reason: str) -> tuple[str, ...]:
     """Write on the row, unsaved, that it is held, since when, by whom and why; or that it is not. The columns.
 
-    An admission that does not know of it is over then: who is told of a hold sees all that it let through.
+    An admission that does not know of it is over then: who is told of a hold sees all that it let through. The row is
+    locked before: whoever locked the admission first would wait for a row whose holder waits for the admission.
     """
     queueing.lock_admission()
     told = reason if hold else ""

@@ -384,7 +384,10 @@ def lock_timeline(job_id: str) -> int:
 
 
 def hold_admission() -> None:
-    """No job is admitted before the caller's transaction ends: a pool that holds nothing stays so until then."""
+    """No job is admitted before the caller's transaction ends: a pool that holds nothing stays so until then.
+
+    As of `mark_hold`: a row the caller is to write is locked before.
+    """
     queueing.lock_admission()
 
 

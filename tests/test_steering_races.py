@@ -11,16 +11,18 @@ from jobs import planner
 from jobs.errors import Conflict
 from jobs.lifecycle.claims import step
 from jobs.lifecycle.steps import CallKind
-from jobs.models import Pool, Provision
+from jobs.models import OwnerQuota, Pool, Provision, Queue
 from jobs.provisioners.simulated_server import SimulatedServer
 from jobs.reconciler import calls
 from jobs.reconciler.admission import admission
 from jobs.wakeup import send_hint
+from tests.admin_client import signed_in, url
 from tests.clock import pass_time
 from tests.engine import claimed, long_ago, places, releasing, simulated_pool, ticking_until
 from tests.factories import make_job, make_pool, make_user
 from tests.races import both_orders, created, only, reasons, record
-from tests.threads import stopped
+from tests.test_admin_pools import pool_form
+from tests.threads import elsewhere, stopped, until_waiting
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -60,6 +62,37 @@ def test_once_a_hold_is_told_nobody_is_admitted_any_more(what: str, is_hold_firs
         assert both_orders(admit, hold) == (1, 1)
     assert admit() == 0
     assert Provision.objects.count() == (0 if is_hold_first else 1)
+
+
+# --- a hold against an edit in the admin ---
+
+
+@pytest.mark.parametrize("is_edit_a_hold", [True, False], ids=["edit of the hold", "edit of a limit"])
+@pytest.mark.parametrize("what", ["pool", "owner", "queue"])
+def test_a_hold_and_an_edit_of_the_same_row_are_both_done(what: str, is_edit_a_hold: bool) -> None:
+    pool, operator = make_pool(), make_user("operator")
+    quota = OwnerQuota.objects.create(owner=make_user())
+    row = {"pool": pool, "owner": quota, "queue": Queue.objects.get_or_create(pk=1)[0]}[what]
+    holds: dict[str, Callable[[], Any]] = {
+        "pool": lambda: planner.hold_pool(operator, pool.name),
+        "owner": lambda: planner.hold_owner(operator, quota.owner.username),
+        "queue": lambda: planner.hold_queue(operator),
+    }
+    reason = "upgrade" if is_edit_a_hold else ""
+    given = {"max_live": 3, **({"hold": "on", "hold_reason": reason} if is_edit_a_hold else {})}
+    if what == "pool":
+        given = pool_form(pool, max_live=3, disabled_reason=reason, is_enabled=None if is_edit_a_hold else "on")
+    elif what == "owner":
+        given["owner"] = quota.owner_id
+    client = signed_in(make_user("superuser"))
+    with stopped(holds[what], after="UPDATE") as held:  # the row is locked, and the admission not yet
+        edit = elsewhere(lambda: client.post(url(type(row), "change", row.pk), given).status_code)
+        until_waiting()
+        held.result()
+        assert edit.result(30) == 302
+    row.refresh_from_db()
+    told = row.disabled_reason if isinstance(row, Pool) else row.hold_reason
+    assert (row.hold, told, row.max_live) == (True, reason, 3)
 
 
 # --- a write-off against a release ---

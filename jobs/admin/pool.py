@@ -206,6 +206,7 @@ class PoolAdmin(SteeredAdmin):
     def get_form(self, request: HttpRequest, obj: Pool | None = None, change: bool = False, **kwargs: Any) -> Any:
         """With the reason beside what cannot be edited now."""
         if obj is not None and request.method == "POST":
+            self.row_trace(obj)  # the row before the admission: everybody locks them in this order
             planner.hold_admission()  # what is not held there now is not held when the edit is committed
         if obj is not None and _held(obj.pk).exists():
             kwargs["help_texts"] = dict.fromkeys(ADDRESS, FIXED)

@@ -50,10 +50,10 @@ class RulesAdmin(SteeredAdmin):
         return held(rules)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """With the author of a new hold or a new reason; the workers look again at once."""
+        """What was edited and nothing else, with the author of a new hold or reason; the workers look again at once."""
+        obj.save(update_fields=form.changed_data if change else None)  # locks the row, which comes before the admission
         if {"hold", "hold_reason"} & {*form.changed_data}:
-            planner.mark_hold(obj, logged_in(request), obj.hold, obj.hold_reason)
-        obj.save()
+            obj.save(update_fields=planner.mark_hold(obj, logged_in(request), obj.hold, obj.hold_reason))
         planner.announce_change()
 
 
