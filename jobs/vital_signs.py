@@ -67,6 +67,11 @@ def oldest_hint_seconds() -> float:
     return 0.0 if at is None else max(0.0, (timezone.now() - at).total_seconds())
 
 
+def mds_was_read() -> bool:
+    """Whether the MDS's list has ever been read to its end."""
+    return BatchScan.objects.filter(ended_at__isnull=False).exists()
+
+
 def mds_error() -> str:
     """What the last try to read the MDS's list ended with; empty if it was read."""
     return BatchScan.objects.values_list("last_error", flat=True).first() or ""

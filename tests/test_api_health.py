@@ -50,8 +50,10 @@ def test_ready_is_with_a_worker_that_beats_whatever_the_mds_does(settings: Any) 
     beat(conf.times().unready * 9)
     beat(0)
     checks = {"database": "ok", "migrations": "ok", "workers": "ok"}
-    information = {"lag_seconds": 0.0, "oldest_hint_seconds": 0.0, "stalled_workers": [], "mds": "ok"}
+    information = {"lag_seconds": 0.0, "oldest_hint_seconds": 0.0, "stalled_workers": [], "mds": "not read yet"}
     assert readyz() == (200, {"status": "ready", "checks": checks, "information": information})
+    BatchScan.objects.create(ended_at=long_ago(20))
+    assert readyz()[1]["information"]["mds"] == "ok"
 
 
 @pytest.mark.django_db

@@ -106,5 +106,5 @@ def _information() -> dict[str, Any]:
         "lag_seconds": round(vital_signs.lag_seconds(), 1),
         "oldest_hint_seconds": round(vital_signs.oldest_hint_seconds(), 1),
         "stalled_workers": [str(worker) for worker in vital_signs.stalled_workers()],
-        "mds": vital_signs.mds_error() or _OK,
+        "mds": vital_signs.mds_error() or (_OK if vital_signs.mds_was_read() else "not read yet"),
     }
