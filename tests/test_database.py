@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.core.management.commands import migrate as django_migrate
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
 
 from jobs.management.commands import migrate
 from planner_site import postgres
@@ -193,3 +194,27 @@ def test_the_web_starts_while_the_database_is_down_and_accepts_nothing(checkout:
     token = {"Authorization": "Bearer abp_some-token"}
     refused = requests.post(f"http://127.0.0.1:{port}/api/v1/jobs", json=body, headers=token, timeout=30)
     assert refused.status_code == 503, refused.text
+
+
+def what_hangs_on_the_events() -> tuple[set[str], set[int]]:
+    """The indexes' names, and the foreign keys by what changes when one is made anew."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'jobs_jobevent'::regclass")
+        indexes = {name for (name,) in cursor.fetchall()}
+        cursor.execute("SELECT oid FROM pg_constraint WHERE contype = 'f' AND conrelid = 'jobs_jobevent'::regclass")
+        return indexes, {oid for (oid,) in cursor.fetchall()}
+
+
+@pytest.mark.django_db
+def test_the_events_lose_their_spare_indexes_and_keep_their_foreign_key_there_and_back() -> None:
+    loader = MigrationLoader(connection)
+    migration = loader.get_migration("jobs", "0018_event_index")
+    indexes, keys = what_hangs_on_the_events()
+    assert len(keys) == 1
+    with connection.schema_editor() as editor:
+        migration.unapply(loader.project_state(("jobs", "0017_job_request_id")), editor)
+        before, keys_before = what_hangs_on_the_events()
+        assert (len(before - indexes), keys_before) == (2, keys)
+        for _ in range(2):  # again, where there are none
+            migration.apply(loader.project_state(("jobs", "0017_job_request_id")), editor)
+            assert what_hangs_on_the_events() == (indexes, keys)
