@@ -29,6 +29,7 @@ _SKEW_SECONDS = 5.0  # deadlines and windows are told to others in unix seconds
 _WORST_SKEW_SECONDS = 60.0
 _NEWS = timedelta(days=1)
 _FAILED_DELETES = 3
+_REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry")  # waiting mends none
 
 
 class State(StrEnum):
@@ -62,10 +63,14 @@ def examine() -> Iterator[Check]:
 
 
 def _without_answer(name: str, error: Exception) -> Check:
-    """The driver's own words name hosts and accounts, and are left out; the server's, on whom it refuses, are not."""
-    refused = str(error).rpartition("FATAL:")[2].strip().partition("\n")[0]
-    if "FATAL:" in str(error):
-        return Check(name, State.FAIL, f"the database refuses the connection: {refused}", "Correct DATABASE_URL.")
+    """The driver's own words name hosts and accounts, and are left out; the server's, on why, are not."""
+    _, fatal, rest = str(error).rpartition("FATAL:")
+    words = rest.strip().partition("\n")[0]
+    if fatal and any(sign in words for sign in _REFUSALS):
+        return Check(name, State.FAIL, f"the database refuses the connection: {words}", "Correct DATABASE_URL.")
+    if fatal:
+        said = f"the database does not answer: {words}"
+        return Check(name, State.FAIL, said, "Try again; if it stays, look at the database's log.")
     if is_database_away(error):
         said = f"the database does not answer ({type(error).__name__})"
         return Check(name, State.FAIL, said, "Start the database, or set DATABASE_URL to one that runs.")

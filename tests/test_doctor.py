@@ -181,15 +181,27 @@ def test_without_a_database_it_still_tells_of_the_rest(monkeypatch: pytest.Monke
     assert "hunter2" not in json.dumps(found)
 
 
-@pytest.mark.usefixtures("well")
-def test_a_database_that_refuses_us_is_told_apart_from_one_that_is_away() -> None:
+@pytest.mark.parametrize(
+    ("words", "said", "is_wrong_url"),
+    [
+        ('password authentication failed for user "planner"', "refuses the connection", True),
+        ('database "planer" does not exist', "refuses the connection", True),
+        ('no pg_hba.conf entry for host "::1", user "planner"', "refuses the connection", True),
+        ("sorry, too many clients already", "does not answer", False),
+        ("the database system is starting up", "does not answer", False),
+        ("terminating connection due to administrator command", "does not answer", False),
+    ],
+)
+def test_a_database_that_refuses_us_is_told_apart_from_one_that_is_away(
+    words: str, said: str, *, is_wrong_url: bool
+) -> None:
     def refuse(*_: Any) -> None:
-        raise OperationalError('at "127.0.0.1" failed: FATAL:  password authentication failed for user "planner"\n')
+        raise OperationalError(f'at "127.0.0.1" failed: FATAL:  {words}\n')
 
     with connection.execute_wrapper(refuse):
-        found = examined()["database"]
-    assert found["found"].endswith('refuses the connection: password authentication failed for user "planner"')
-    assert found["remedy"] == "Correct DATABASE_URL."
+        found = next(doctor.examine())
+    assert (found.state, found.found) == ("fail", f"the database {said}: {words}")
+    assert ("DATABASE_URL" in found.remedy) == is_wrong_url
 
 
 @pytest.mark.usefixtures("well")
