@@ -311,10 +311,12 @@ def _act(action: str, server: EmbeddedServer) -> None:
     if action == "start":
         answer = server.start()
     elif action == "stop":
-        answer = f"{server.purpose}: {'stopped' if server.stop() else 'was not running'}"
+        answer = f"PostgreSQL of {server.purpose}: {'stopped' if server.stop() else 'was not running'}"
     else:
         pid = server.pid()
-        answer = f"{server.purpose}: {'not running' if pid is None else f'running, pid {pid}, {server.url}'}"
+        answer = (
+            f"PostgreSQL of {server.purpose}: {'not running' if pid is None else f'running, pid {pid}, {server.url}'}"
+        )
     print(answer)  # noqa: T201 - a command line
 
 

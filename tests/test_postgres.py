@@ -222,10 +222,10 @@ def test_starts_and_stops_at_once_end_in_one_of_the_two(fresh: EmbeddedServer) -
 
 
 def test_the_command_line_starts_reports_and_stops(fresh: EmbeddedServer) -> None:
-    assert outcome(command("status", fresh.purpose)) == (0, f"{fresh.purpose}: not running")
+    assert outcome(command("status", fresh.purpose)) == (0, f"PostgreSQL of {fresh.purpose}: not running")
     assert outcome(command("start", fresh.purpose)) == (0, fresh.url)
-    assert outcome(command("status"))[1].count(f"{fresh.purpose}: running, pid {fresh.pid()}") == 1
-    assert outcome(command("stop", fresh.purpose)) == (0, f"{fresh.purpose}: stopped")
+    assert outcome(command("status"))[1].count(f"PostgreSQL of {fresh.purpose}: running, pid {fresh.pid()}") == 1
+    assert outcome(command("stop", fresh.purpose)) == (0, f"PostgreSQL of {fresh.purpose}: stopped")
     assert outcome(command("start"))[0] == 2
 
 
@@ -244,7 +244,7 @@ def test_a_checkout_the_account_cannot_reach_works_too(tmp_path: Path) -> None:
     try:
         assert outcome(command("start", "dev", checkout=checkout)) == (0, copy.url)
         assert query(copy.url, "SELECT 1") == 1
-        assert outcome(command("stop", checkout=checkout)) == (0, "dev: stopped")
+        assert outcome(command("stop", checkout=checkout)) == (0, "PostgreSQL of dev: stopped")
     finally:
         copy.stop()
         base = copy.log.parents[2]

@@ -81,7 +81,7 @@ class QueueAdmin(RulesAdmin):
             done="resumed",
         ),
     )
-    list_display = ("__str__", "hold", "held", *LIMITS)
+    list_display = ("__str__", "held", *LIMITS)
     fieldsets = (
         ("Drain", {"fields": ("hold", "hold_reason", "held")}),
         ("Each owner without a quota of their own", {"fields": LIMITS}),
@@ -121,7 +121,7 @@ class OwnerQuotaAdmin(RulesAdmin):
         ),
     )
     row_related = ("owner",)
-    list_display = ("owner", "hold", "held", *LIMITS)
+    list_display = ("owner", "held", *LIMITS)
     list_filter = ("hold",)
     list_select_related = ("owner",)
     search_fields = ("owner__username", "owner__email")
