@@ -220,7 +220,7 @@ def test_instances_are_terminated_one_by_one(vendor: responses.RequestsMock) -> 
     vendor.get(f"{API}/instances", json={"data": named})
     vendor.post(TERMINATE, json={"error": {"code": "global/object-does-not-exist", "message": "No."}}, status=404)
     vendor.post(TERMINATE, json={"data": {"terminated_instances": []}})
-    get_provisioner("lambda_cloud", AT_ANY_PACE).release("one", keep=["i1"])
+    get_provisioner("lambda_cloud", AT_ANY_PACE).release("one", only=["i0", "i2"])
     sent = [json.loads(call.request.body or "") for call in vendor.calls if call.request.method == "POST"]
     assert sent == [{"instance_ids": ["i0"]}, {"instance_ids": ["i2"]}]
 

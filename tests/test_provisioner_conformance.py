@@ -193,9 +193,22 @@ def test_the_oldest_object_is_kept_and_the_rest_is_surplus(bench: Bench, provisi
     found = provisioner.observe(["one"])["one"]
     assert (found.external_ids, set(found.surplus_ids)) == ((oldest,), set(rest))
     assert provisioner.ensure(wanted()) == found
-    provisioner.release("one", keep=found.external_ids)
+    provisioner.release("one", only=found.surplus_ids)
     assert bench.held("one") == [oldest]
     assert provisioner.observe(["one"])["one"].surplus_ids == ()
+
+
+def test_a_removal_of_surplus_spares_what_was_made_since(bench: Bench, provisioner: Provisioner) -> None:
+    for _ in range(2):
+        bench.duplicate("one")
+    oldest, second = bench.held("one")
+    found = provisioner.observe(["one"])["one"]
+    bench.duplicate("one")
+    *_, since = bench.held("one")
+    provisioner.release("one", only=())
+    assert bench.held("one") == [oldest, second, since]
+    provisioner.release("one", only=found.surplus_ids)
+    assert bench.held("one") == [oldest, since]
 
 
 def test_discovery_finds_what_bears_our_mark_and_nothing_else(bench: Bench, provisioner: Provisioner) -> None:
@@ -309,7 +322,7 @@ def test_threads_share_an_instance_and_a_doubled_ensure_can_be_trimmed(bench: Be
         made = list(executor.map(ensure, range(4)))
     assert {resource.name for resource in made} == {"one"}
     found = provisioner.observe(["one"])["one"]
-    provisioner.release("one", keep=found.external_ids)
+    provisioner.release("one", only=found.surplus_ids)
     assert bench.held("one") == list(found.external_ids)
 
 
@@ -343,6 +356,6 @@ def test_the_passthrough_is_ready_at_once_and_holds_nothing() -> None:
     request = wanted()
     resource = provisioner.ensure(request)
     assert resource == Resource(name="one", state=ResourceState.READY)
-    provisioner.release("one", keep=["anything"])
+    provisioner.release("one", only=["anything"])
     assert provisioner.observe(["one"]) == provisioner.discover() == {}
     assert provisioner.runtime(request, resource) is None

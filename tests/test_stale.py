@@ -9,6 +9,7 @@ import pytest
 from django.utils import timezone
 
 from jobs.lifecycle.claims import Claim, Finished
+from jobs.lifecycle.observations import Observation
 from jobs.lifecycle.outcomes import NotSent
 from jobs.lifecycle.steps import CallKind
 from jobs.models import Job, Provision
@@ -19,6 +20,8 @@ from jobs.statuses import PROVISION_LIVE, ProvisionStatus
 from tests.answers import batch, error, resource
 from tests.engine import provisioning_job, simulated_pool, submitting_job
 from tests.factories import make_pool, make_provision
+from tests.providers.bench import wanted
+from tests.providers.runpod import runpod
 
 pytestmark = pytest.mark.django_db
 
@@ -126,6 +129,23 @@ def test_too_late_to_send_is_not_sent(simulated_server: SimulatedServer) -> None
     claim = Claim(CallKind.CREATE, job, job.provision, 0, time.monotonic() - 0.001, ("job", pool.id))
     assert calls.perform(claim) == NotSent()
     assert (simulated_server.live(), simulated_server.count("list")) == ([], 0)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_surplus_is_what_the_listing_showed_and_is_left_alone_once_that_is_old(is_late: bool, settings: Any) -> None:
+    settings.PLANNER_INSTALLATION = "here"
+    with runpod() as bench:
+        pool = make_pool(provider="runpod", options={"base_url": f"{bench.server.url}/v1"})
+        provider = calls.provisioner_of(pool)
+        for _ in range(2):
+            bench.duplicate("one")
+        first, second = bench.held("one")
+        listed = provider.observe(["one"])["one"]
+        assert listed.surplus_ids == (second,)
+        _, since = provider.ensure(wanted(replicas=2)).external_ids
+        send_by = time.monotonic() + (-0.001 if is_late else 60)
+        calls.remove_surplus(Observation(pool, 0, ("one",), timezone.now(), send_by), listed)
+        assert bench.held("one") == ([first, second, since] if is_late else [first, since])
 
 
 @pytest.mark.parametrize("refusal", ["conflict", "not_found"])

@@ -38,7 +38,13 @@ HOUR = 3600
 @pytest.fixture
 def server(settings: Any) -> Iterator[FakeLambdaCloud]:
     # a busy machine needs more than a thirtieth of the time
-    settings.PLANNER_TIMES = {**settings.PLANNER_TIMES, "call_timeout": 4, "lease": 12, "retry_after_max": 2}
+    settings.PLANNER_TIMES = {
+        **settings.PLANNER_TIMES,
+        "call_timeout": 4,
+        "lease": 12,
+        "look_lease": 8,
+        "retry_after_max": 2,
+    }
     with FakeLambdaCloud() as running, patch.dict(os.environ, ENVIRONMENT):
         yield running
 

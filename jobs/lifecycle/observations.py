@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -66,6 +67,7 @@ class Observation:
     version: int
     names: tuple[str, ...]
     began_at: datetime  # on the database's clock, before the listing
+    send_by: float  # on this process's monotonic clock: what follows from the listing is not sent after it
 
 
 def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
@@ -74,6 +76,7 @@ def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
         cursor.execute(f"SELECT EXISTS ({_DUE_POOLS})", [list(pool_ids)])
         if not cursor.fetchone()[0]:
             return []  # the usual answer, at every tick of every pass: without a transaction
+    send_by = time.monotonic() + times().look_lease - times().call_timeout - times().send_margin
     with transaction.atomic():
         now = database_now()
         claimed: list[Observation] = []
@@ -84,7 +87,7 @@ def claim_observations(pool_ids: Collection[int]) -> list[Observation]:
             pool.observe_lease_expires_at = now + timedelta(seconds=times().look_lease) if names else None
             pool.save(update_fields=["observe_version", "observe_at", "observe_lease_expires_at"])
             if names:
-                claimed.append(Observation(pool, pool.observe_version, names, now))
+                claimed.append(Observation(pool, pool.observe_version, names, now, send_by))
     return claimed
 
 

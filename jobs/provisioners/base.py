@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,8 +94,11 @@ class Provisioner(Protocol):
         """One listing, whatever the number of names. A name that is missing from the answer was absent."""
         ...
 
-    def release(self, name: str, keep: Iterable[str] = ()) -> None:
-        """Delete every object of that name but those in `keep`. None there is success; absence is not promised."""
+    def release(self, name: str, only: Collection[str] | None = None) -> None:
+        """Delete every object of that name, or `only` those with these ids, which may be none.
+
+        None there is success; absence is not promised.
+        """
         ...
 
     def discover(self) -> dict[str, Resource]:

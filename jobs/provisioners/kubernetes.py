@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +74,12 @@ class KubernetesProvisioner:
         wanted = set(names)
         return {name: resource for name, resource in self.discover().items() if name in wanted}
 
-    def release(self, name: str, keep: Iterable[str] = ()) -> None:
-        """Delete every pod of that name but those to keep, at once; one that cannot be deleted spares no other."""
+    def release(self, name: str, only: Collection[str] | None = None) -> None:
+        """Delete every pod of that name, or only these, at once; one that cannot be deleted spares no other."""
         until = self._until()
-        kept = set(keep)
         failure: UpstreamError | None = None
         for pod in self._list(name):
-            if pod.uid in kept:
+            if only is not None and pod.uid not in only:
                 continue
             try:
                 self._api.delete_pod(self._options.namespace, pod.name, pod.uid, until=until)

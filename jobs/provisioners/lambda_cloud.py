@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -100,13 +100,12 @@ class LambdaCloudProvisioner:
         wanted = set(names)
         return resources(machine for machine in self._list() if machine.provision in wanted)
 
-    def release(self, name: str, keep: Iterable[str] = ()) -> None:
-        """Terminate every instance of that name but those to keep, one by one; a failure spares no other."""
+    def release(self, name: str, only: Collection[str] | None = None) -> None:
+        """Terminate every instance of that name, or only these, one by one; a failure spares no other."""
         until = time.monotonic() + self._call_timeout
-        kept = set(keep)
         failure: UpstreamError | None = None
         for machine in self._of(name, self._list(is_probed=False)):
-            if machine.id in kept:
+            if only is not None and machine.id not in only:
                 continue
             try:
                 # several in one call share one answer, which does not tell what became of each

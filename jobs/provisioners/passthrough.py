@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 from jobs.provisioners.base import Resource, ResourceRequest, ResourceState, Runtime
@@ -27,7 +27,7 @@ class PassthroughProvisioner:
         """Nothing is held under any name."""
         return {}
 
-    def release(self, name: str, keep: Iterable[str] = ()) -> None:
+    def release(self, name: str, only: Collection[str] | None = None) -> None:
         """Nothing to give back."""
 
     def discover(self) -> dict[str, Resource]:

@@ -6,7 +6,7 @@ That has no idempotency and no tags: a pod is found again by its name, and known
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import quote
 
@@ -79,13 +79,12 @@ class RunPodProvisioner:
         wanted = set(names)
         return resources(machine for machine in self._list() if machine.provision in wanted)
 
-    def release(self, name: str, keep: Iterable[str] = ()) -> None:
-        """Delete every pod of that name but those to keep; one that cannot be deleted spares no other."""
+    def release(self, name: str, only: Collection[str] | None = None) -> None:
+        """Delete every pod of that name, or only these; one that cannot be deleted spares no other."""
         until = time.monotonic() + self._call_timeout
-        kept = set(keep)
         failure: UpstreamError | None = None
         for machine in self._list(is_probed=False):
-            if machine.provision != name or machine.id in kept:
+            if machine.provision != name or (only is not None and machine.id not in only):
                 continue
             try:
                 response = self._transport.call("DELETE", f"/pods/{quote(machine.id, safe='')}", until=until)

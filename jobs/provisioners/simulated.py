@@ -90,13 +90,12 @@ class SimulatedProvisioner:
         wanted = set(names)
         return _by_name(item for item in self._list() if item.name in wanted)
 
-    def release(self, name: str, keep: Iterable[str] = ()) -> None:
-        """Delete every object of that name but those to keep; one that cannot be deleted spares no other."""
+    def release(self, name: str, only: Collection[str] | None = None) -> None:
+        """Delete every object of that name, or only these; one that cannot be deleted spares no other."""
         until = time.monotonic() + self._call_timeout
-        kept = set(keep)
         failure: UpstreamError | None = None
         for item in self._list(name=name):
-            if item.id in kept:
+            if only is not None and item.id not in only:
                 continue
             try:
                 response = self._transport.call("DELETE", f"/resources/{quote(item.id, safe='')}", until=until)

@@ -90,11 +90,17 @@ def observe(observation: Observation) -> dict[str, Resource]:
         return provisioner_of(observation.pool).observe(observation.names)
 
 
-def remove_surplus(pool: Pool, resource: Resource) -> None:
-    """Delete, singly, the objects of a name beyond what was asked for: here and nowhere else."""
+def remove_surplus(observation: Observation, resource: Resource) -> None:
+    """Delete, singly, the objects of a name that the listing showed beyond what was asked for: here and nowhere else.
+
+    Unless it is too late for it: of two equal ones the other may be gone by then, and a surplus one be needed.
+    """
+    if time.monotonic() > observation.send_by:
+        return
+    pool = observation.pool
     logger.warning("pool %s: %s has surplus objects", pool.name, resource.name)
     with outside_call(pool.name, CallKind.RELEASE):
-        provisioner_of(pool).release(resource.name, keep=resource.external_ids)
+        provisioner_of(pool).release(resource.name, only=resource.surplus_ids)
 
 
 def scan(call: ScanCall) -> ScanAnswer:

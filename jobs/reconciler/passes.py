@@ -248,21 +248,22 @@ class _Pass:
 
     def _observed(self, observation: Observation, answer: Any) -> None:
         if isinstance(answer, dict):
-            self._remove_surplus(observation.pool, answer.values())
+            self._remove_surplus(observation, answer.values())
         if isinstance(answer, dict | UpstreamError):
             self.observed.append((observation, answer))
         else:
             logger.error("pool %s: observing failed in our own code", observation.pool.name, exc_info=answer)
 
-    def _remove_surplus(self, pool: Pool, listed: Iterable[Resource]) -> None:
+    def _remove_surplus(self, observation: Observation, listed: Iterable[Resource]) -> None:
         """Each in a turn of its own, for the listing's was over with it. The next listing tells of what is left."""
+        pool = observation.pool
         key = ("observe", pool.id)
         if self.is_ending or key in (self.closed or ()):
             return
         for resource in listed:
             if resource.surplus_ids:
                 requests = pacing.releasing(len(resource.surplus_ids))
-                call = pacing.in_turn(pool, partial(calls.remove_surplus, pool, resource), requests=requests)
+                call = pacing.in_turn(pool, partial(calls.remove_surplus, observation, resource), requests=requests)
                 self._look(key, call, partial(_log_surplus_left, pool))
 
     def _scanned(self, scan: ScanCall, answer: Any) -> None:
