@@ -77,7 +77,9 @@ def waiting_classes() -> dict[str, Wanted]:
 
 def waiting_owners(queue_class_name: str) -> list[int]:
     """The owners with pending jobs of this class, likewise."""
-    return [queue.owner_id for queue in _heads("accepted_at", [queue_class_name])]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{WAITING_OWNERS} SELECT owner_id FROM queue", {"class": queue_class_name})  # noqa: S608 - a constant
+        return [owner for (owner,) in cursor.fetchall()]
 
 
 @dataclass
@@ -215,6 +217,18 @@ _WAITING_CLASSES = f"""
         ) AS next
     )
     SELECT {_CLASS} FROM class
+"""  # noqa: S608 - only constants are put in
+
+# The beginning of a statement; it is read as far as that asks for more.
+WAITING_OWNERS = f"""
+    WITH RECURSIVE queue AS (
+        (SELECT owner_id FROM jobs_job WHERE {QUEUED} AND queue_class = %(class)s ORDER BY owner_id LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM queue CROSS JOIN LATERAL (
+            SELECT owner_id FROM jobs_job
+            WHERE {QUEUED} AND queue_class = %(class)s AND owner_id > queue.owner_id ORDER BY owner_id LIMIT 1
+        ) AS next
+    )
 """  # noqa: S608 - only constants are put in
 
 _HEADS = f"""

@@ -16,7 +16,7 @@ from django.db import connection
 from django.utils.module_loading import import_string
 
 from jobs.models import Job
-from jobs.queue_merge import LONG_AGO, QUEUED, Key, Order, waiting_owners
+from jobs.queue_merge import LONG_AGO, QUEUED, WAITING_OWNERS, Key, Order, waiting_owners
 from jobs.reading import rows
 from jobs.statuses import JobStatus
 
@@ -48,7 +48,7 @@ class FifoQueue:
 
     def ahead(self, job: Job, most: int) -> int:
         """Those with a smaller key."""
-        return _count_before(self.column, job, waiting_owners(job.queue_class), most)
+        return _count_before(f"{WAITING_OWNERS} {_AHEAD}", self.column, job, most)
 
 
 class PriorityQueue(FifoQueue):
@@ -73,7 +73,7 @@ class FairShareQueue:
 
     def ahead(self, job: Job, most: int) -> int:
         """Its owner's own before it, and as many of each other owner: one more of those whose turn comes first."""
-        own = _count_before(self.column, job, [job.owner_id], most)
+        own = _count_before(_AHEAD_OF_ITS_OWNERS, self.column, job, most)
         owners = waiting_owners(job.queue_class)
         last = _last_turns({*owners, job.owner_id})
         mine = (last[job.owner_id], job.owner_id)
@@ -153,12 +153,11 @@ def _last_turns(owners: Collection[int]) -> dict[int, datetime]:
         return {owner: at or LONG_AGO for owner, at in cursor.fetchall()}
 
 
-def _count_before(column: str, job: Job, owners: Collection[int], most: int) -> int:
-    """Jobs of its class and of these owners with a smaller key, counted no further than `most`."""
-    return _counted(
-        _BEFORE.format(column=column),
-        {"class": job.queue_class, "owners": list(owners), "at": getattr(job, column), "id": job.pk, "most": most},
-    )
+def _count_before(sql: str, column: str, job: Job, most: int) -> int:
+    """Jobs of its class with a smaller key, counted no further than `most`: all of them, or those of its owner."""
+    place = {"at": getattr(job, column), "id": job.pk}
+    values = {"class": job.queue_class, "owner": job.owner_id, "most": most, **place}
+    return _counted(sql.format(column=column), values)
 
 
 def _count_turns(job: Job, owners: Collection[int], turns: int, most: int) -> int:
@@ -185,13 +184,15 @@ _LAST_TURNS = """
 """
 
 _BEFORE = f"""
+    SELECT 1 FROM jobs_job WHERE {QUEUED} AND queue_class = %(class)s AND owner_id = {{owner}}
+        AND ({{{{column}}}}, id) < (%(at)s, %(id)s) LIMIT %(most)s
+"""  # noqa: S608 - only constants are put in
+_AHEAD = f"""
     SELECT count(*) FROM (
-        SELECT 1 FROM unnest(%(owners)s::int[]) AS owner CROSS JOIN LATERAL (
-            SELECT 1 FROM jobs_job WHERE {QUEUED} AND queue_class = %(class)s AND owner_id = owner
-                AND ({{column}}, id) < (%(at)s, %(id)s) LIMIT %(most)s
-        ) AS before LIMIT %(most)s
+        SELECT 1 FROM queue CROSS JOIN LATERAL ({_BEFORE.format(owner="queue.owner_id")}) AS before LIMIT %(most)s
     ) AS counted
 """  # noqa: S608 - only constants are put in
+_AHEAD_OF_ITS_OWNERS = f"SELECT count(*) FROM ({_BEFORE.format(owner='%(owner)s')}) AS counted"  # noqa: S608 - likewise
 
 _TURNS = f"""
     SELECT count(*) FROM (
