@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from jobs import planner
 from jobs.admin import rows
+from jobs.admin.job_actions import _new_job
 from jobs.models import (
     ApiToken,
     BatchScan,
@@ -48,6 +49,17 @@ def test_it_works() -> None:
     assert "nightly" in words(listed)
     assert '<span class="status status-cancelling">cancelling</span>' in listed.content.decode()
     assert "nightly" in words(client.get(url(Job, "change", job.pk)))
+
+
+def test_a_job_and_its_retry_lead_to_each_other_whatever_their_ids() -> None:
+    """The admin reads `_40` in an address as `@`."""
+    old, new = make_job(id="job_40-old", status="failed"), make_job(id="job_40-new", retry_of="job_40-old")
+    client = operator_client()
+    for job, other in ((old, new), (new, old)):
+        shown = client.get(url(Job, "change", job.pk)).content.decode()
+        (address,) = re.findall(rf'<a href="([^"]+)">{other.pk}</a>', shown)
+        assert client.get(address).status_code == 200
+    assert client.get(re.findall(r'href="([^"]+)"', _new_job(new))[0]).status_code == 200
 
 
 def test_every_model_has_a_list_and_a_page_and_looking_writes_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.contrib.admin.utils import quote
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -66,7 +67,7 @@ def _refresh_outcome(job: Job) -> str:
 
 
 def _new_job(answer: Any) -> SafeString:
-    return format_html(' as <a href="{}">{}</a>', reverse("admin:jobs_job_change", args=[answer.pk]), answer.pk)
+    return format_html(' as <a href="{}">{}</a>', reverse("admin:jobs_job_change", args=[quote(answer.pk)]), answer.pk)
 
 
 JOB_STEERINGS = (

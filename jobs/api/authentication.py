@@ -24,6 +24,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from jobs.models import ApiToken
+from jobs.models.access import USE_NOTED_FOR
 
 CHALLENGE = 'Bearer realm="planner"'
 DEV_USERNAME = "dev-user"
@@ -34,9 +35,9 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEV_USER = "SELECT * FROM auth_user WHERE username = %s"
 _HOLDER = """
     SELECT holder.*, token.id AS token_id,
-        COALESCE(token.last_used_at > statement_timestamp() - interval '1 minute', false) AS is_use_noted
+        COALESCE(token.last_used_at > statement_timestamp() - %(noted_for)s, false) AS is_use_noted
     FROM jobs_apitoken AS token JOIN auth_user AS holder ON holder.id = token.user_id
-    WHERE token.digest = %s AND token.revoked_at IS NULL AND holder.is_active
+    WHERE token.digest = %(digest)s AND token.revoked_at IS NULL AND holder.is_active
         AND (token.expires_at IS NULL OR token.expires_at > statement_timestamp())
 """
 
@@ -91,7 +92,7 @@ class PlannerAuthentication(BaseAuthentication):
 
 def user_of_token(token: str) -> User:
     """The active user who holds this token. That it is used is written down once a minute, reads or no reads."""
-    holders: Any = User.objects.raw(_HOLDER, [ApiToken.digest_of(token)])
+    holders: Any = User.objects.raw(_HOLDER, {"digest": ApiToken.digest_of(token), "noted_for": USE_NOTED_FOR})
     for user in holders:
         if not user.is_use_noted:
             with suppress(DatabaseError):  # a read is answered from a database that takes no writes, too

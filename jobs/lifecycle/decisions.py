@@ -194,20 +194,16 @@ def _running(job: Job, provision: Provision | None, now: datetime) -> Step:
         return given_up.and_then(_stopped_by_scan(job))
     if job.retry_at is not None and now < job.retry_at:
         return Wait(job.retry_at)
-    if not _must_stop(job, provision, now):
-        next_poll = _next_poll(job, poll_interval(job), now)
-        return (
-            Call(CallKind.POLL) if next_poll <= now else Wait(_earlier(next_poll, _must_stop_at(job, provision, now)))
-        )
-    next_poll = _next_poll(job, _soon(job), now)
+    must_stop = _must_stop(job, provision, now)
+    interval = _soon(job) if must_stop else poll_interval(job)
+    next_poll = now if job.batch_seen_at is None else job.batch_seen_at + interval
+    if not must_stop:
+        next_look = _earlier(next_poll, _must_stop_at(job, provision, now))
+        return Call(CallKind.POLL) if next_poll <= now else Wait(next_look)
     next_stop = now if job.stop_sent_at is None else job.stop_sent_at + _stop_interval(job)
     if next_stop <= now:
         return Call(CallKind.CANCEL, Change(job={"stop_sent_at": now}))
     return Call(CallKind.POLL) if next_poll <= now else Wait(min(next_stop, next_poll))
-
-
-def _next_poll(job: Job, interval: timedelta, now: datetime) -> datetime:
-    return now if job.batch_seen_at is None else job.batch_seen_at + interval
 
 
 def _must_stop_at(job: Job, provision: Provision | None, now: datetime) -> datetime | None:

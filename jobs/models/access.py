@@ -12,7 +12,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-USED_LATELY = Q(last_used_at__isnull=False, last_used_at__gt=Now() - timedelta(minutes=1))
+USE_NOTED_FOR = timedelta(minutes=1)  # so often at most it is written that a token is used
 
 
 class InputFile(models.Model):
@@ -57,7 +57,9 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
 
     def note_use(self) -> int:
         """Write that they are used now, unless somebody just did; returns how many rows were written."""
-        return self.exclude(USED_LATELY).update(last_used_at=Now())
+        return self.exclude(Q(last_used_at__isnull=False, last_used_at__gt=Now() - USE_NOTED_FOR)).update(
+            last_used_at=Now()
+        )
 
 
 class ApiToken(models.Model):
