@@ -206,15 +206,6 @@ def test_a_tag_of_another_installation_contradicts_the_name(vendor: responses.Re
     assert get_provisioner("lambda_cloud", AT_ANY_PACE).discover() == {}
 
 
-def test_instances_made_before_the_room_ran_out_are_given_back(bench: LambdaCloudBench) -> None:
-    bench.server.capacity = 2
-    with pytest.raises(UpstreamError) as raised:
-        bench.provisioner().ensure(wanted(replicas=3))
-    assert (raised.value.kind, len(bench.held("one"))) == (UpstreamKind.CAPACITY, 2)
-    bench.provisioner().release("one")
-    assert bench.held("one") == []
-
-
 def test_instances_are_terminated_one_by_one(vendor: responses.RequestsMock) -> None:
     named = [instance(id=f"i{number}", name=f"one-{number}-x1893456000-{OWNER}") for number in range(3)]
     vendor.get(f"{API}/instances", json={"data": named})

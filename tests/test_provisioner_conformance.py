@@ -239,6 +239,19 @@ def test_a_create_whose_answer_was_lost_is_found_and_not_repeated(bench: Bench, 
     assert len(bench.held("one")) == 1
 
 
+@pytest.mark.parametrize("bench", ["runpod", "lambda_cloud"], indirect=True)
+def test_replicas_made_before_the_room_ran_out_are_given_back(
+    bench: RunPodBench | LambdaCloudBench, provisioner: Provisioner
+) -> None:
+    """Where an object is made after the other, and a lack of room is told."""
+    bench.server.capacity = 2
+    with pytest.raises(UpstreamError) as raised:
+        provisioner.ensure(wanted(replicas=3))
+    assert (raised.value.kind, len(bench.held("one"))) == (UpstreamKind.CAPACITY, 2)
+    provisioner.release("one")
+    assert bench.held("one") == []
+
+
 @pytest.mark.parametrize(
     ("bench", "refusal"),
     [(name, refusal) for name, (kind, _) in BENCHES.items() for refusal in kind.refusals],

@@ -145,15 +145,6 @@ def test_a_pod_that_somebody_renamed_is_found_all_the_same(vendor: responses.Req
     assert get_provisioner("runpod", {}).observe(["one"])["one"].external_ids == ("p1",)
 
 
-def test_pods_made_before_the_room_ran_out_are_given_back(bench: RunPodBench) -> None:
-    bench.server.capacity = 2
-    with pytest.raises(UpstreamError) as raised:
-        bench.provisioner().ensure(wanted(replicas=3))
-    assert (raised.value.kind, len(bench.held("one"))) == (UpstreamKind.CAPACITY, 2)
-    bench.provisioner().release("one")
-    assert bench.held("one") == []
-
-
 def test_a_replica_that_vanished_breaks_the_resource(bench: RunPodBench) -> None:
     provisioner = bench.provisioner()
     first, *_ = provisioner.ensure(wanted(replicas=2)).external_ids
